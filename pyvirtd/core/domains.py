@@ -1,0 +1,391 @@
+"""What every hypervisor driver answers in the same way: look-up, lists, definitions on disk, description, autostart.
+
+A driver derives `HypervisorDriver` and a part from `CommonDomains`, and adds what its guests need: parsing with its
+own defaults, start, stop, state.
+"""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic
+
+from pyvirtd.api.domain import DomainGetStateReply, DomainPart
+from pyvirtd.api.events import DomainEventLifecycle, DomainEventMetadataChange
+from pyvirtd.api.rpc import accepts
+from pyvirtd.api.types import Caller, DomainRef
+from pyvirtd.constants.domain import (
+    DomainDefineFlags,
+    DomainDestroyFlagsValues,
+    DomainEventDefinedDetailType,
+    DomainEventType,
+    DomainEventUndefinedDetailType,
+    DomainModificationImpact,
+    DomainXMLFlags,
+)
+from pyvirtd.constants.error import ErrorDomain
+from pyvirtd.core import metadata
+from pyvirtd.core.driver import Driver, Host
+from pyvirtd.core.jobs import Job
+from pyvirtd.core.objects import ALL_FILTERS, Deferred, Dom, DomainList, filter_domains
+from pyvirtd.core.store import Definitions, NameLocks, Stored
+from pyvirtd.errors import BadCall, InternalError, InvalidArg, NoDomainMetadata, OperationInvalid, VirtError, XmlError
+from pyvirtd.model.domain import DomainDef, identity
+from pyvirtd.xml.element import LIVE, MIGRATABLE, SECURE, View
+
+Impact = DomainModificationImpact
+TEXTS_MAX = 64  # formatted definitions that are kept
+CHECK_PAUSE_S = 0.002  # between two definitions, so that calls come first
+
+
+class HypervisorDriver(Driver, Generic[Dom]):
+    """A driver with domains. `definitions` is None for one that keeps nothing on disk."""
+
+    objects: ClassVar[tuple[type, ...]] = (DomainRef,)
+
+    def __init__(self, host: Host) -> None:
+        self.domains: DomainList[Dom] = DomainList()
+        self.definitions: Definitions | None = None
+        self.names = NameLocks()
+        super().__init__(host)
+
+    def resolve(self, ref: Any) -> Dom:
+        return self.domains.resolve(ref)
+
+    @abstractmethod
+    async def parse(self, xml: str, *, validate: bool = False) -> DomainDef:
+        """A client's document as a complete definition: defaults, addresses, rules. Raises XmlError and others."""
+
+    async def load_definitions(self) -> None:
+        """Know every domain on disk, at a glance; `check_definitions` looks into them later."""
+        assert self.definitions is not None
+        for number, stored in enumerate(await self.definitions.load()):
+            if number % 100 == 99:
+                await asyncio.sleep(0)
+            try:
+                await self._know(stored)
+            except VirtError as exc:
+                self.definitions.complain(stored.name, exc)
+
+    async def _know(self, stored: Stored) -> None:
+        name, uuid = identity(stored.text)
+        if name != stored.name:
+            raise InternalError(f"it defines '{name}'")
+        # One that was written by hand without a uuid is completed as if it were defined now.
+        config = Deferred(name, uuid, stored.text) if uuid is not None else await self.parse(stored.text)
+        if self.domains.match_new(config) is None:
+            dom = self.new_domain(config, persistent=True)
+            dom.autostart = stored.autostart
+            self.domains.add(dom)
+
+    async def check_definitions(self) -> None:
+        """Look into the definitions nobody has used yet, a few at a time; a broken one is reported and let go."""
+        assert self.definitions is not None
+        for dom in self.domains:
+            if (deferred := dom.deferred) is None:
+                continue
+            try:
+                deferred.read()
+            except VirtError as exc:
+                self.definitions.complain(dom.name, exc)
+                if not dom.active and dom.deferred is not None:
+                    self.domains.remove(dom)
+            await asyncio.sleep(CHECK_PAUSE_S)
+
+    @abstractmethod
+    def new_domain(self, definition: DomainDef | Deferred, *, persistent: bool) -> Dom:
+        """A domain object of the driver's own class."""
+
+    @abstractmethod
+    async def start_domain(self, dom: Dom, flags: int, caller: Caller | None) -> None:
+        """Start; `flags` are DomainCreateFlags."""
+
+    @abstractmethod
+    async def destroy_domain(self, dom: Dom, flags: int) -> None:
+        """End at once."""
+
+    async def save_config(self, dom: Dom) -> None:
+        """Write the persistent definition; on return it outlasts a crash."""
+        if self.definitions is not None and dom.persistent:
+            text, revision = dom.config.format(SECURE), dom.revision
+            await self.definitions.save(dom.name, text)
+            if dom.revision == revision:
+                dom.keep_as_text(text)
+
+    async def save_status(self, dom: Dom) -> None:
+        """Write the state of a running domain, for a daemon that starts anew."""
+
+    async def undefine_extras(self, dom: Dom, flags: int) -> None:
+        """Refuse to undefine what still has a save image, NVRAM…, or remove that as the flags say."""
+
+    def emit_lifecycle(self, dom: Dom, event: DomainEventType, detail: int) -> None:
+        self.host.events.emit(self, DomainEventLifecycle(dom, event, detail))
+
+    def forget_if_transient(self, dom: Dom) -> None:
+        """A domain that is off and not on disk is no more."""
+        if not dom.persistent and not dom.active and not dom.removed:
+            self.domains.remove(dom)
+
+
+def targets(dom: Any, flags: int) -> tuple[bool, bool]:
+    """Which definitions a change is for, (live, config), by AFFECT_LIVE and AFFECT_CONFIG. Raises OperationInvalid."""
+    live, config = bool(flags & Impact.LIVE), bool(flags & Impact.CONFIG)
+    if not live and not config:
+        live, config = dom.active, not dom.active
+    if live and not dom.active:
+        raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
+    if config and not dom.persistent:
+        raise OperationInvalid("transient domains do not have any persistent config", domain=ErrorDomain.DOMAIN)
+    return live, config
+
+
+def one_target(dom: Any, flags: int) -> DomainDef:
+    """The definition that a read is about. Raises BadCall when both are asked for."""
+    if flags & Impact.LIVE and flags & Impact.CONFIG:
+        raise BadCall("Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive")
+    live, _ = targets(dom, flags)
+    definition = dom.live if live else dom.config
+    assert isinstance(definition, DomainDef)
+    return definition
+
+
+class CommonDomains(DomainPart[Dom], Generic[Dom]):
+    """The part of a hypervisor driver that needs no guest."""
+
+    def __init__(self, driver: HypervisorDriver[Dom]) -> None:
+        self.driver = driver
+        self.domains = driver.domains
+        self._texts: dict[tuple[Dom, View], tuple[int, str]] = {}
+
+    # --- look-up and lists -----------------------------------------------------------------------------------
+
+    def domain_lookup_by_id(self, id: int) -> Dom:
+        return self.domains.by_id(id)
+
+    def domain_lookup_by_name(self, name: str) -> Dom:
+        return self.domains.by_name(name)
+
+    def domain_lookup_by_uuid(self, uuid: bytes) -> Dom:
+        return self.domains.by_uuid(uuid)
+
+    @accepts(ALL_FILTERS)
+    def connect_list_all_domains(self, flags: int) -> list[Dom]:
+        return filter_domains(self.domains, flags, saved=self.has_save_image)
+
+    def connect_num_of_domains(self) -> list[Dom]:
+        return [dom for dom in self.domains if dom.active]
+
+    def connect_list_domains(self) -> list[Dom]:
+        return [dom for dom in self.domains if dom.active]
+
+    def connect_num_of_defined_domains(self) -> list[Dom]:
+        return [dom for dom in self.domains if not dom.active]
+
+    def connect_list_defined_domains(self) -> list[Dom]:
+        return [dom for dom in self.domains if not dom.active]
+
+    def has_save_image(self, dom: Dom) -> bool:
+        """Whether a managed save image waits for the next start."""
+        return False
+
+    # --- state -----------------------------------------------------------------------------------------------
+
+    def domain_is_active(self, dom: Dom) -> int:
+        return int(dom.active)
+
+    def domain_is_persistent(self, dom: Dom) -> int:
+        return int(dom.persistent)
+
+    def domain_is_updated(self, dom: Dom) -> int:
+        return int(dom.updated)
+
+    @accepts(0)
+    def domain_get_state(self, dom: Dom, flags: int) -> DomainGetStateReply:
+        return DomainGetStateReply(dom.state, dom.reason)
+
+    def domain_get_os_type(self, dom: Dom) -> str:
+        return dom.shown.os.type.name or "hvm"
+
+    def domain_get_max_memory(self, dom: Dom) -> int:
+        return dom.shown.memory.kib
+
+    @accepts(DomainXMLFlags.SECURE | DomainXMLFlags.INACTIVE | DomainXMLFlags.UPDATE_CPU | DomainXMLFlags.MIGRATABLE)
+    def domain_get_xml_desc(self, dom: Dom, flags: int) -> str:
+        view = View.INACTIVE
+        if flags & DomainXMLFlags.SECURE:
+            view |= SECURE
+        if flags & DomainXMLFlags.MIGRATABLE:
+            view |= MIGRATABLE | SECURE
+        if dom.live is None or flags & DomainXMLFlags.INACTIVE:
+            return self._config_text(dom, view)
+        return dom.live.format(view | LIVE)
+
+    def _config_text(self, dom: Dom, view: View) -> str:
+        """The persistent definition as a view shows it; the last ones asked for are kept."""
+        kept = self._texts.get((dom, view))
+        if kept is None or kept[0] != dom.revision:
+            if len(self._texts) >= TEXTS_MAX:
+                self._texts.pop(next(iter(self._texts)))
+            kept = self._texts[dom, view] = dom.revision, dom.config.format(view)
+        return kept[1]
+
+    # --- definitions -----------------------------------------------------------------------------------------
+
+    async def domain_define_xml(self, xml: str) -> Dom:
+        return await self.domain_define_xml_flags(xml, 0)
+
+    @accepts(DomainDefineFlags.VALIDATE)
+    async def domain_define_xml_flags(self, xml: str, flags: int) -> Dom:
+        driver = self.driver
+        definition = await driver.parse(xml, validate=bool(flags & DomainDefineFlags.VALIDATE))
+        async with driver.names.hold(definition.name, definition.uuid or ""):
+            dom = self.domains.match_new(definition)
+            if dom is None:
+                return await self._define_new(definition)
+            old, was_persistent = dom.config, dom.persistent
+            dom.config, dom.persistent = definition, True
+            try:
+                await driver.save_config(dom)
+            except BaseException:
+                dom.config, dom.persistent = old, was_persistent
+                raise
+            dom.updated = True
+            detail = DomainEventDefinedDetailType
+            driver.emit_lifecycle(dom, DomainEventType.DEFINED, detail.UPDATED if was_persistent else detail.ADDED)
+            return dom
+
+    async def _define_new(self, definition: DomainDef) -> Dom:
+        dom = self.driver.new_domain(definition, persistent=True)
+        await self.driver.save_config(dom)
+        self.domains.add(dom)
+        self.driver.emit_lifecycle(dom, DomainEventType.DEFINED, DomainEventDefinedDetailType.ADDED)
+        return dom
+
+    async def domain_undefine(self, dom: Dom) -> None:
+        await self.undefine(dom, 0)
+
+    async def undefine(self, dom: Dom, flags: int) -> None:
+        """Remove the persistent definition; a running domain goes on as a transient one."""
+        driver = self.driver
+        async with driver.names.hold(dom.name, dom.uuid_text):
+            if not dom.persistent or dom.removed:
+                raise OperationInvalid("cannot undefine transient domain")
+            await driver.undefine_extras(dom, flags)
+            if driver.definitions is not None:
+                await driver.definitions.remove(dom.name)
+            dom.persistent = dom.autostart = False
+            driver.emit_lifecycle(dom, DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
+            driver.forget_if_transient(dom)
+
+    @accepts(0)
+    async def domain_rename(self, dom: Dom, new_name: str | None, flags: int) -> int:
+        driver = self.driver
+        new = new_name or ""
+        if not new:
+            raise InvalidArg("new name of the domain must not be empty")
+        check_name(new)
+        async with dom.jobs.hold(Job.MODIFY, "DomainRename"), driver.names.hold(dom.name, new, dom.uuid_text):
+            self._check_rename(dom, new)
+            old = dom.name
+            renamed = dom.config.copy()
+            renamed.name = new
+            if driver.definitions is not None:
+                await driver.definitions.rename(old, new, renamed.format(SECURE), autostart=dom.autostart)
+            driver.emit_lifecycle(dom, DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.RENAMED)
+            dom.config = renamed
+            self.domains.rename(dom, old)
+            driver.emit_lifecycle(dom, DomainEventType.DEFINED, DomainEventDefinedDetailType.RENAMED)
+        return 0
+
+    def _check_rename(self, dom: Dom, new: str) -> None:
+        if dom.active:
+            raise OperationInvalid("cannot rename active domain")
+        if not dom.persistent:
+            raise OperationInvalid("cannot rename a transient domain")
+        if new == dom.name:
+            raise OperationInvalid("Can't rename domain to itself")
+        if self.domains.get_name(new) is not None:
+            raise OperationInvalid(f"domain with name '{new}' already exists")
+
+    # --- autostart -------------------------------------------------------------------------------------------
+
+    def domain_get_autostart(self, dom: Dom) -> int:
+        return int(dom.autostart)
+
+    async def domain_set_autostart(self, dom: Dom, autostart: int) -> None:
+        driver = self.driver
+        async with driver.names.hold(dom.name, dom.uuid_text):
+            if not dom.persistent:
+                raise OperationInvalid("cannot set autostart for transient domain")
+            if dom.autostart == bool(autostart):
+                return
+            if driver.definitions is not None:
+                await driver.definitions.set_autostart(dom.name, on=bool(autostart))
+            dom.autostart = bool(autostart)
+
+    # --- title, description, metadata ------------------------------------------------------------------------
+
+    @accepts(Impact.LIVE | Impact.CONFIG)
+    def domain_get_metadata(self, dom: Dom, type: int, uri: str | None, flags: int) -> str:
+        kind = metadata.kind_of(type)
+        metadata.check_read(kind, uri)
+        text = metadata.get(one_target(dom, flags), kind, uri)
+        if text is None:
+            raise NoDomainMetadata("Requested metadata element is not present", domain=ErrorDomain.DOMAIN)
+        return text
+
+    @accepts(Impact.LIVE | Impact.CONFIG)
+    async def domain_set_metadata(
+        self, dom: Dom, type: int, text: str | None, key: str | None, uri: str | None, flags: int
+    ) -> None:
+        kind = metadata.kind_of(type)
+        metadata.check_change(kind, text, key, uri)
+        await self.change(dom, flags, lambda definition: metadata.put(definition, kind, text, key, uri))
+        self.driver.host.events.emit(self.driver, DomainEventMetadataChange(dom, kind, uri))
+
+    async def change(self, dom: Dom, flags: int, edit: Callable[[DomainDef], None]) -> None:
+        """Edit the live and/or persistent definition, durable on return; on an error neither changed."""
+        # The job first, then the name, everywhere: two writes of one file never overtake each other.
+        async with dom.jobs.hold(Job.MODIFY, "DomainChange"), self.driver.names.hold(dom.name, dom.uuid_text):
+            live, config = targets(dom, flags)
+            new_config = dom.config.copy() if config else dom.config
+            new_live = dom.live.copy() if live and dom.live is not None else dom.live
+            if config:
+                edit(new_config)
+            if live and new_live is not None:
+                edit(new_live)
+            old_config, old_live = dom.config, dom.live
+            dom.live = new_live
+            if config:
+                dom.config = new_config
+            try:
+                if config:
+                    await self.driver.save_config(dom)
+                if live:
+                    await self.driver.save_status(dom)
+            except BaseException:
+                dom.live = old_live
+                if config:
+                    dom.config = old_config
+                raise
+
+    # --- start and stop in their plain forms -----------------------------------------------------------------
+
+    async def domain_create(self, dom: Dom) -> None:
+        await self.driver.start_domain(dom, 0, None)
+
+    async def domain_destroy(self, dom: Dom) -> None:
+        await self.driver.destroy_domain(dom, 0)
+
+    @accepts(DomainDestroyFlagsValues.GRACEFUL | DomainDestroyFlagsValues.REMOVE_LOGS)
+    async def domain_destroy_flags(self, dom: Dom, flags: int) -> None:
+        await self.driver.destroy_domain(dom, flags)
+
+
+def check_name(name: str) -> None:
+    """The rules of a domain's name; it becomes a file's name. Raises XmlError."""
+    if "/" in name:
+        raise XmlError(f"name {name} cannot contain '/'", domain=ErrorDomain.DOMAIN)
+    if name in (".", ".."):
+        raise XmlError(f"name {name} is no name of a domain", domain=ErrorDomain.DOMAIN)
+    if "\n" in name:
+        raise XmlError("name cannot contain a line break", domain=ErrorDomain.DOMAIN)

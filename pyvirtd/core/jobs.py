@@ -1,0 +1,154 @@
+"""Who may change a domain now: one normal job at a time, beside it at most one long job, and agent jobs apart.
+
+Reads take no job. A long job (start, save, dump, migration, backup) names the kinds of normal job that it lets
+through. Waiting is first come, first served among those that fit, for at most WAIT_S seconds; the error then names
+the holder. Releasing never awaits, so it is safe in a cancelled task's `finally`.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum, Flag, auto
+
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.errors import OperationTimeout, VirtError
+
+WAIT_S = 30.0  # as libvirt's wait for a domain's state change lock
+
+
+class Job(Flag):
+    """Kinds of normal job."""
+
+    QUERY = auto()
+    DESTROY = auto()
+    SUSPEND = auto()
+    MODIFY = auto()
+    ABORT = auto()
+    MIGRATION_OP = auto()
+    NONE = 0
+
+
+class LongJob(Enum):
+    """Kinds of long job; the value is the word of the status file."""
+
+    START = "start"
+    SAVE = "save"
+    DUMP = "dump"
+    SNAPSHOT = "snapshot"
+    BACKUP = "backup"
+    MIGRATION_OUT = "migration out"
+    MIGRATION_IN = "migration in"
+
+
+@dataclass(slots=True)
+class Held:
+    """A job that runs: what, for which call, since when (monotonic seconds)."""
+
+    kind: Job | LongJob
+    owner: str
+    since: float = field(default_factory=time.monotonic)
+
+    def __str__(self) -> str:
+        return f"{self.owner} for {time.monotonic() - self.since:.0f} s"
+
+
+@dataclass(slots=True)
+class _Waiter:
+    kind: Job | LongJob
+    owner: str
+    ready: asyncio.Future[Held]
+
+
+class Jobs:
+    """The jobs of one domain."""
+
+    def __init__(self) -> None:
+        self.normal: Held | None = None
+        self.long_job: Held | None = None
+        self._allowed = Job.NONE
+        self._waiting: deque[_Waiter] = deque()
+
+    def _fits(self, kind: Job | LongJob) -> bool:
+        if isinstance(kind, LongJob):
+            return self.long_job is None and self.normal is None
+        if self.normal is not None:
+            return False
+        return self.long_job is None or bool(kind & self._allowed)
+
+    def _take(self, kind: Job | LongJob, owner: str) -> Held:
+        held = Held(kind, owner)
+        if isinstance(kind, LongJob):
+            self.long_job = held
+            self._allowed = Job.NONE
+        else:
+            self.normal = held
+        return held
+
+    async def _acquire(self, kind: Job | LongJob, owner: str) -> Held:
+        if self._fits(kind) and not self._waiting:
+            return self._take(kind, owner)
+        waiter = _Waiter(kind, owner, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        self._wake()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                return await waiter.ready
+        except TimeoutError:
+            raise self._timeout() from None
+        except asyncio.CancelledError:
+            if waiter.ready.done() and not waiter.ready.cancelled() and not waiter.ready.exception():
+                self._release(waiter.ready.result())
+            raise
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    def _timeout(self) -> OperationTimeout:
+        holder = self.normal or self.long_job
+        by = f" (held by monitor={holder})" if holder else ""
+        return OperationTimeout(f"cannot acquire state change lock{by}", domain=From.QEMU)
+
+    def _release(self, held: Held) -> None:
+        if self.normal is held:
+            self.normal = None
+        elif self.long_job is held:
+            self.long_job = None
+            self._allowed = Job.NONE
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in list(self._waiting):
+            if self._fits(waiter.kind):
+                self._waiting.remove(waiter)
+                if not waiter.ready.done():
+                    waiter.ready.set_result(self._take(waiter.kind, waiter.owner))
+
+    @asynccontextmanager
+    async def hold(self, kind: Job, owner: str) -> AsyncIterator[Held]:
+        """Hold a normal job. Raises OperationTimeout, or what `fail_waiters` was given."""
+        held = await self._acquire(kind, owner)
+        try:
+            yield held
+        finally:
+            self._release(held)
+
+    @asynccontextmanager
+    async def long(self, kind: LongJob, owner: str, allow: Job = Job.NONE) -> AsyncIterator[Held]:
+        """Hold a long job that lets normal jobs of the kinds `allow` run beside it."""
+        held = await self._acquire(kind, owner)
+        self._allowed = allow
+        self._wake()
+        try:
+            yield held
+        finally:
+            self._release(held)
+
+    def fail_waiters(self, error: VirtError) -> None:
+        """The guest is gone: whoever waits for a job fails now, not at its deadline."""
+        waiting, self._waiting = self._waiting, deque()
+        for waiter in waiting:
+            if not waiter.ready.done():
+                waiter.ready.set_exception(error)

@@ -1,0 +1,139 @@
+"""Definitions on disk, where and as libvirt keeps them: NAME.xml, a link in autostart/, durable before a reply."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from pyvirtd.errors import VirtError, from_os_error
+from pyvirtd.paths import FamilyPaths
+from pyvirtd.util.files import (
+    atomic_write,
+    durable_symlink,
+    durable_unlink,
+    in_thread,
+    read_text,
+    sweep_temporaries,
+)
+
+log = logging.getLogger(__name__)
+
+HEADER = """<!--
+This file belongs to the virtualization daemon, which writes it anew at each change: edits here are lost.
+To change it: virsh {command} {name}
+-->
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One file of definitions found at start."""
+
+    name: str
+    text: str
+    autostart: bool
+
+
+class Definitions:
+    """The definitions of one family of objects. `command` is virsh's for editing one."""
+
+    def __init__(self, paths: FamilyPaths, command: str) -> None:
+        self.paths = paths
+        self._command = command
+
+    async def load(self) -> list[Stored]:
+        """The files that can be read; one that cannot is logged and left alone."""
+        return await in_thread(self._read_all)
+
+    def complain(self, name: str, error: VirtError) -> None:
+        """Say that a file is of no use; it is left as it is."""
+        log.error("%s is left alone: %s", self.paths.config_file(name), error)
+
+    def _read_all(self) -> list[Stored]:
+        found = []
+        directory = self.paths.config
+        for leftover in sweep_temporaries(directory):
+            log.info("removed %s, left by a write that never ended", directory / leftover)
+        for path in sorted(directory.glob("*.xml")):
+            try:
+                text = read_text(path)
+            except OSError as exc:
+                log.error("%s is left alone: %s", path, exc.strerror or exc)
+                continue
+            found.append(Stored(path.stem, text, self.paths.autostart_link(path.stem).is_symlink()))
+        return found
+
+    async def save(self, name: str, xml: str) -> None:
+        """Write a definition; on return it outlasts a crash. Raises VirtError."""
+        path = self.paths.config_file(name)
+        try:
+            await atomic_write(path, HEADER.format(command=self._command, name=_in_comment(name)) + xml, 0o600)
+        except OSError as exc:
+            raise from_os_error(exc, f"cannot write '{path}'") from exc
+
+    async def remove(self, name: str) -> None:
+        """Remove a definition and its autostart link, the link first: it never stands alone."""
+        try:
+            await durable_unlink(self.paths.autostart_link(name), missing_ok=True)
+            await durable_unlink(self.paths.config_file(name), missing_ok=True)
+        except OSError as exc:
+            raise from_os_error(exc, f"cannot remove config for '{name}'") from exc
+
+    async def set_autostart(self, name: str, *, on: bool) -> None:
+        """Make or remove the autostart link."""
+        link = self.paths.autostart_link(name)
+        try:
+            if on:
+                link.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                await durable_symlink(self.paths.config_file(name), link, replace=True)
+            else:
+                await durable_unlink(link, missing_ok=True)
+        except OSError as exc:
+            raise from_os_error(exc, f"Failed to change autostart of '{name}'") from exc
+
+    async def rename(self, old: str, new: str, xml: str, *, autostart: bool) -> None:
+        """Move a definition to a new name: the new file stands before the old one goes, and goes if that stays."""
+        try:
+            await self.save(new, xml)
+            if autostart:
+                await self.set_autostart(new, on=True)
+            await self.remove(old)
+        except VirtError:
+            if self.paths.config_file(old).exists():
+                with suppress(VirtError):
+                    await self.remove(new)
+            raise
+
+
+def _in_comment(name: str) -> str:
+    """The name as an XML comment may hold it."""
+    return name.replace("--", "-\u200b-")
+
+
+class NameLocks:
+    """One holder at a time for each key; keys come and go."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[asyncio.Lock, int]] = {}  # with the number of holders and waiters
+
+    @asynccontextmanager
+    async def hold(self, *keys: str) -> AsyncIterator[None]:
+        """Hold all keys; taken in one order, so two holders never wait for each other."""
+        async with AsyncExitStack() as stack:
+            for key in sorted(set(keys)):
+                await stack.enter_async_context(self._one(key))
+            yield
+
+    @asynccontextmanager
+    async def _one(self, key: str) -> AsyncIterator[None]:
+        lock, users = self._held.get(key, (asyncio.Lock(), 0))
+        self._held[key] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._held.pop(key)
+            if users > 1:
+                self._held[key] = lock, users - 1

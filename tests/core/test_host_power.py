@@ -1,0 +1,63 @@
+"""How the host can sleep, told by a login manager that is not there."""
+
+import asyncio
+
+import pytest
+from dbus_fast import Message, MessageType
+
+from pyvirtd.core import host_power
+
+
+class Bus:
+    """Stands for the system bus; `answers` maps a member to the manager's word."""
+
+    def __init__(self, answers: dict[str, str] | None) -> None:
+        self.answers = answers
+        self.open = False
+
+    async def connect(self) -> "Bus":
+        if self.answers is None:
+            raise FileNotFoundError("no bus")
+        self.open = True
+        return self
+
+    async def call(self, message: Message) -> Message:
+        assert self.answers is not None
+        word = self.answers.get(message.member or "")
+        if word is None:
+            return Message(message_type=MessageType.ERROR, reply_serial=1, error_name="a.b", serial=2)
+        return Message(message_type=MessageType.METHOD_RETURN, reply_serial=1, signature="s", body=[word], serial=2)
+
+    def disconnect(self) -> None:
+        self.open = False
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str] | None) -> tuple[tuple[str, ...], Bus]:
+    bus = Bus(answers)
+    monkeypatch.setattr(host_power, "MessageBus", lambda **_: bus)
+    return asyncio.run(host_power.suspend_targets()), bus
+
+
+def test_only_what_needs_no_question_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, bus = ask(monkeypatch, {"CanSuspend": "yes", "CanHibernate": "challenge", "CanHybridSleep": "na"})
+    assert found == ("suspend_mem",)
+    assert not bus.open
+
+
+def test_manager_without_the_call_says_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(monkeypatch, {"CanHibernate": "yes"})[0] == ("suspend_disk",)
+
+
+def test_host_without_a_bus_cannot_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(monkeypatch, None)[0] == ()
+
+
+def test_manager_that_keeps_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_self: Bus, _message: Message) -> Message:
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    monkeypatch.setattr(Bus, "call", never)
+    monkeypatch.setattr(host_power, "TIMEOUT_S", 0.05)
+    found, bus = ask(monkeypatch, {})
+    assert found == ()
+    assert not bus.open
