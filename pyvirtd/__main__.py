@@ -1,0 +1,144 @@
+"""The daemon's program: options, configuration, one event loop, signals."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import systemd.daemon as service
+
+from pyvirtd import log as logs
+from pyvirtd.config import DaemonConfig, QemuConfig
+from pyvirtd.core.driver import Host
+from pyvirtd.core.hooks import DaemonOp, Hooks
+from pyvirtd.core.registry import driver_classes, start_drivers
+from pyvirtd.daemon.server import Server
+from pyvirtd.errors import VirtError
+from pyvirtd.paths import Paths
+from pyvirtd.util.args import Options, parse_args
+from pyvirtd.util.daemonize import daemonized
+from pyvirtd.util.files import PidFile, make_directory
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Daemon:
+    """What one run of the program holds."""
+
+    options: Options
+    paths: Paths
+    config: DaemonConfig
+    qemu_config: QemuConfig
+
+
+def main() -> int:
+    """Run until told to end; the exit status."""
+    gc.disable()  # until the start is done: nothing made there is garbage
+    privileged = os.geteuid() == 0
+    paths = Paths.for_user(os.geteuid(), os.environ)
+    options = parse_args(sys.argv[1:], paths)
+    os.umask(0o022 if privileged else 0o077)
+    try:
+        config = DaemonConfig.load(options.config or paths.daemon_config, missing_ok=options.config is None)
+        qemu_config = QemuConfig.load(paths.qemu_config)
+        for directory in paths.directories():
+            make_directory(directory.path, directory.mode)
+        logs.setup(config, paths, verbose=options.verbose, foreground=not options.daemon)
+        with daemonized(options.daemon) as ready:
+            return _run(Daemon(options, paths, config, qemu_config), ready)
+    except (VirtError, OSError) as exc:
+        print(f"pyvirtd: error: {exc}", file=sys.stderr)  # noqa: T201 - there may be no log yet
+        return 1
+
+
+def _run(daemon: Daemon, ready: Callable[[], None]) -> int:
+    pid_file = PidFile.acquire(daemon.options.pid_file or daemon.paths.pid_file)
+    try:
+        with asyncio.Runner() as runner:
+            runner.run(_serve(daemon, ready))
+    finally:
+        pid_file.release()
+        logs.close()
+    return 0
+
+
+async def _serve(daemon: Daemon, ready: Callable[[], None]) -> None:
+    paths, config = daemon.paths, daemon.config
+    config.warn_idle()
+    daemon.qemu_config.warn_idle()
+    if daemon.options.listen:
+        log.warning("--listen has no effect yet: only unix sockets are served")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        loop.add_signal_handler(number, stop.set)
+    host = Host(paths, paths.privileged, config, daemon.qemu_config, Hooks(paths))
+    async with contextlib.AsyncExitStack() as ends:  # run in reverse
+        ends.push_async_callback(host.tasks.close)
+        ends.push_async_callback(_stop_drivers, host)
+        server = Server(host, config)
+        ends.push_async_callback(server.close)
+        _listen(server, paths, config)  # before a driver touches anything: another daemon may be there
+        await host.hooks.daemon(DaemonOp.START)
+        await start_drivers(host, driver_classes())
+        loop.add_signal_handler(signal.SIGHUP, lambda: host.tasks.start(_reload(daemon, server), "reload"))
+        server.start()
+        server.end_when_idle(daemon.options.timeout or 0, stop.set)
+        log.info("serving %s", paths.socket_rw)
+        ready()
+        service.notify("READY=1")
+        _settle_memory()
+        for driver in host.drivers:
+            host.tasks.start(driver.autostart(), f"autostart of {driver.name}")
+        await stop.wait()
+        service.notify("STOPPING=1")
+        log.info("ending; guests run on")
+    await host.hooks.daemon(DaemonOp.SHUTDOWN)
+
+
+def _settle_memory() -> None:
+    """What was made at the start stays: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+async def _stop_drivers(host: Host) -> None:
+    for driver in reversed(host.drivers):
+        with contextlib.suppress(VirtError):
+            await driver.stop()
+
+
+def _listen(server: Server, paths: Paths, config: DaemonConfig) -> None:
+    mode, group = config.rw_perms(privileged=paths.privileged), config.unix_sock_group
+    server.listen_unix(paths.socket_rw, mode, group, read_only=False)
+    if paths.socket_ro is not None:
+        server.listen_unix(paths.socket_ro, config.unix_sock_ro_perms, group, read_only=True)
+
+
+async def _reload(daemon: Daemon, server: Server) -> None:
+    """SIGHUP: read the configuration and the definitions again; a broken file leaves what was."""
+    service.notify("RELOADING=1")
+    given = daemon.options.config
+    try:
+        server.apply(DaemonConfig.load(given or daemon.paths.daemon_config, missing_ok=given is None))
+    except VirtError as exc:
+        log.error("the configuration stays as it was: %s", exc)
+    for driver in server.host.drivers:
+        try:
+            await driver.reload()
+        except VirtError as exc:
+            log.error("driver %s does not reload: %s", driver.name, exc)
+    await server.host.hooks.daemon(DaemonOp.RELOAD)
+    service.notify("READY=1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""From a packet to a driver's method and back: the gates, in order, and the one place that makes error replies.
+
+header -> authenticated? -> decode -> connection open? -> read-only class -> implemented? -> objects -> flags ->
+access -> method -> list filter -> encode. A handler that is a plain function runs here and now; an `async` one gets
+a task that outlives its client, because half a change is worse than a late reply.
+"""
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyvirtd.api.rpc import PROCEDURES, VERSION, Files, Procedure, Shape, WithFiles, check_flags
+from pyvirtd.api.types import Caller, Stream
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.driver import Handler
+from pyvirtd.daemon.faults import client_error
+from pyvirtd.daemon.streams import ClientStream
+from pyvirtd.daemon.transport import close_fds
+from pyvirtd.errors import AccessDenied, InternalError, NoSupport, OperationDenied, RpcError, VirtError
+from pyvirtd.wire.packet import FDS_MAX, FRAME_MAX, HEADER, Packet, PacketType, Status
+from pyvirtd.wire.xdr import XdrError
+
+if TYPE_CHECKING:
+    from pyvirtd.daemon.client import Client
+
+log = logging.getLogger(__name__)
+
+CALL = int(PacketType.CALL)
+NO_FILES: list[int] = []
+REPLY_MAX = FRAME_MAX - HEADER.size - 4  # bytes of a result; the last word is the count of descriptors
+
+
+class _Call:
+    """One call on its way: what the gates found out."""
+
+    __slots__ = ("arguments", "client", "files", "handler", "packet", "procedure", "since", "stream", "wanted")
+
+    def __init__(self, client: "Client", packet: Packet, procedure: Procedure, files: list[int] | None) -> None:
+        self.client = client
+        self.packet = packet
+        self.procedure = procedure
+        self.files = Files(files) if files else None
+        self.stream: ClientStream | None = None
+        self.since = time.monotonic()
+        self.handler: Handler | None = None
+        self.arguments: list[Any] = []
+        self.wanted = 0  # the count argument of a shaped result
+
+    def close_files(self) -> None:
+        """Close the descriptors that the method did not take."""
+        if self.files:
+            close_fds(self.files.take())
+
+
+def call(client: "Client", packet: Packet, fds: list[int] | None) -> None:
+    """Answer one call, now or from a task. Never raises."""
+    handler = client.handlers.get((packet.program, packet.procedure))
+    try:
+        if (
+            handler is None
+            or packet.type != CALL
+            or packet.version != VERSION
+            or packet.status
+            or not (client.authenticated)
+        ):
+            procedure = _checked(client, packet, fds)
+        else:
+            procedure = handler.procedure
+    except VirtError as exc:
+        close_fds(fds or ())
+        client.reply_error(packet, exc)
+        return
+    state = _Call(client, packet, procedure, fds)
+    try:
+        handler = _prepare(state, handler)
+        if not handler.is_async:
+            _reply(state, handler.method(*state.arguments))
+            return
+    except Exception as exc:
+        _fail(state, exc)
+        return
+    client.in_flight += 1
+    client.server.host.tasks.start(_run(state, handler), procedure.name)
+
+
+async def _run(state: _Call, handler: Handler) -> None:
+    try:
+        _reply(state, await handler.method(*state.arguments))
+    except Exception as exc:
+        _fail(state, exc)
+    finally:
+        state.close_files()
+        state.client.call_done()
+
+
+def _checked(client: "Client", packet: Packet, fds: list[int] | None) -> Procedure:
+    """The procedure that the header names. Raises RpcError for a header that is no call of ours."""
+    if packet.program not in client.server.programs(client) or packet.version != VERSION:
+        raise RpcError(f"Cannot find program {packet.program} version {packet.version}")
+    if packet.type not in (PacketType.CALL, PacketType.CALL_WITH_FDS):
+        raise RpcError(f"Unexpected message type {packet.type}")
+    if packet.status != Status.OK:
+        raise RpcError(f"Unexpected message status {packet.status}")
+    if fds is None:
+        raise RpcError("fewer descriptors came than the call announced")
+    procedure = PROCEDURES.get((packet.program, packet.procedure))
+    if procedure is None:
+        raise RpcError(f"unknown procedure: {packet.procedure}")
+    if not client.authenticated and not procedure.before_auth:
+        raise RpcError("authentication required")
+    return procedure
+
+
+def _prepare(state: _Call, handler: Handler | None) -> Handler:
+    """Decode the arguments and pass every gate; the handler that answers."""
+    client, procedure = state.client, state.procedure
+    try:
+        values = list(procedure.args.decode(state.packet.payload))
+    except XdrError as exc:
+        raise RpcError(f"Unable to decode message payload: {exc.detail}") from exc
+    if handler is None and client.driver is None:
+        raise InternalError("hypervisor connection not open", domain=From.RPC)
+    if procedure.wanted_index >= 0:
+        state.wanted = values.pop(procedure.wanted_index)
+        _check_wanted(procedure, state.wanted)
+    if client.read_only:
+        _check_read_only(procedure, values)
+    if handler is None:
+        raise not_supported(procedure)
+    state.handler = handler
+    for index in procedure.ref_params:
+        ref = values[index]
+        if ref is not None:
+            driver = client.resolvers.get(type(ref))
+            if driver is None:
+                raise not_supported(procedure)
+            values[index] = driver.resolve(ref)
+    if procedure.flags_index >= 0 and values[procedure.flags_index]:
+        check_flags(values[procedure.flags_index], handler.accepted_flags, handler.function)
+    if procedure.needs:
+        _check_access(client, procedure, values)
+    state.arguments = _with_injected(state, values) if procedure.injects else values
+    return handler
+
+
+def not_supported(procedure: Procedure) -> NoSupport:
+    """The error of a procedure that no driver of the connection implements."""
+    return NoSupport(f"vir{procedure.api}", domain=procedure.error_domain)
+
+
+def _check_wanted(procedure: Procedure, wanted: int) -> None:
+    shaped = procedure.shaped
+    if shaped is None or shaped.shape is Shape.LISTED:  # a yes or no
+        return
+    name = procedure.args_hints[procedure.wanted_index][0]
+    if wanted < 0:
+        raise RpcError(f"{name} must be non-negative")
+    if wanted > shaped.limit:
+        raise RpcError(f"{name} > {shaped.limit}")
+
+
+def _check_read_only(procedure: Procedure, values: list[Any]) -> None:
+    if not procedure.read_only:
+        raise OperationDenied(f"read only access prevents vir{procedure.api}", domain=procedure.error_domain)
+    denied = procedure.ro_deny
+    if denied is not None and denied.applies(dict(zip(procedure.wire_params, values, strict=True))):
+        text = f"read only access prevents vir{procedure.api}"
+        if denied.permission.endswith(":read_secure"):
+            text = f"vir{procedure.api} with secure flag"
+        raise OperationDenied(text, domain=procedure.error_domain)
+
+
+def _check_access(client: "Client", procedure: Procedure, values: list[Any]) -> None:
+    access = client.server.access
+    subject = values[procedure.ref_params[0]] if procedure.ref_params else None
+    for need in procedure.needs:
+        if need.param and not need.applies(dict(zip(procedure.wire_params, values, strict=True))):
+            continue
+        if not access.check(client.identity, need.permission, subject):
+            raise AccessDenied("")
+
+
+def _with_injected(state: _Call, values: list[Any]) -> list[Any]:
+    """The method's arguments: those from the wire, and what the daemon provides."""
+    wire = iter(values)
+    arguments: list[Any] = []
+    for kind in state.procedure.injected:
+        if kind is None:
+            arguments.append(next(wire))
+        elif kind is Caller:
+            arguments.append(state.client)
+        elif kind is Files:
+            arguments.append(state.files if state.files is not None else Files())
+        else:
+            assert kind is Stream
+            arguments.append(_open_stream(state, values))
+    return arguments
+
+
+def _open_stream(state: _Call, values: list[Any]) -> ClientStream:
+    procedure = state.procedure
+    sparse = bool(procedure.sparse_flag and values[procedure.flags_index] & procedure.sparse_flag)
+    stream = ClientStream(state.client, state.packet, sparse=sparse)
+    if stream.key in state.client.streams:
+        raise RpcError("the serial of a stream that is open")
+    state.client.streams[stream.key] = stream
+    state.stream = stream
+    return stream
+
+
+def _reply(state: _Call, result: Any) -> None:
+    """Shape and encode the result, and send it."""
+    client = state.client
+    files = NO_FILES
+    if type(result) is WithFiles:
+        result, files = result.value, result.files
+    try:
+        try:
+            payload = _encode(state, result)
+        except XdrError as exc:
+            raise RpcError(f"Unable to encode message payload: {exc.detail}") from exc
+        if len(payload) > REPLY_MAX or len(files) > FDS_MAX:
+            raise RpcError(f"Unable to encode message payload: {len(payload)} bytes, {len(files)} descriptors")
+    except Exception:
+        close_fds(files)
+        raise
+    client.reply(state.packet, payload, files)
+    if state.files:
+        state.close_files()
+    if state.stream is not None:
+        state.stream.start()
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("conn=%d %s%s %.1f ms", client.number, state.procedure.name, _subject(state), _elapsed_ms(state))
+
+
+def _encode(state: _Call, result: Any) -> bytes:
+    procedure = state.procedure
+    if procedure.list_filter is not None and isinstance(result, list):
+        access, identity, permission = state.client.server.access, state.client.identity, procedure.list_filter
+        result = [item for item in result if access.check(identity, permission, getattr(item, "dom", item))]
+    if procedure.shaped is not None:
+        return procedure.reply.encode_checked(*_shape(procedure.shaped.shape, result, state.wanted))
+    if not procedure.reply_hints:
+        return b""
+    return procedure.reply.encode_checked(result)
+
+
+def _shape(shape: Shape, items: list[Any], wanted: int) -> tuple[Any, ...]:
+    """The reply's fields of a plain list; see pyvirtd.api.rpc.Shaped."""
+    if shape is Shape.LISTED:
+        return (items if wanted else [], len(items))
+    if shape is Shape.COUNT:
+        return (len(items),)
+    if shape is Shape.IDS:
+        return ([item.id for item in items[:wanted]],)
+    if shape is Shape.NAMES:
+        return ([item.listed_name for item in items[:wanted]],)
+    return (items[:wanted], len(items[:wanted]) if wanted else len(items))
+
+
+def _fail(state: _Call, exc: Exception) -> None:
+    """Turn any failure into an error reply; one that is no VirtError is our fault and goes to the log in full."""
+    state.close_files()
+    if state.stream is not None:
+        state.stream.lost()
+    client, name = state.client, state.procedure.name
+    error = client_error(exc, f"conn={client.number} {name}", name=name)
+    if error.domain is From.NONE and state.handler is not None:
+        error.domain = state.handler.driver.error_domain
+    level = logging.DEBUG if isinstance(exc, NoSupport) else logging.INFO
+    if log.isEnabledFor(level):
+        took = _elapsed_ms(state)
+        log.log(
+            level, "conn=%d %s%s failed after %.1f ms: %s", client.number, name, _subject(state), took, error.message
+        )
+    client.reply_error(state.packet, error)
+
+
+def _subject(state: _Call) -> str:
+    for value in state.arguments:
+        name = getattr(value, "name", None)
+        if isinstance(name, str):
+            return f" {name}"
+    return ""
+
+
+def _elapsed_ms(state: _Call) -> float:
+    return (time.monotonic() - state.since) * 1000

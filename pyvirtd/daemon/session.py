@@ -1,0 +1,220 @@
+"""The session procedures: a client opens a driver by URI, authenticates, asks for features, subscribes to events."""
+
+from enum import IntEnum
+from typing import Any, ClassVar, NamedTuple
+
+from pyvirtd.api.rpc import Part, accepts
+from pyvirtd.api.session import SessionPart
+from pyvirtd.api.types import (
+    Caller,
+    Domain,
+    DomainRef,
+    Network,
+    NetworkRef,
+    NodeDevice,
+    NodeDeviceRef,
+    Secret,
+    SecretRef,
+    StoragePool,
+    StoragePoolRef,
+    TypedParam,
+)
+from pyvirtd.constants.domain import DomainEventID
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.constants.host import ConnectFlags
+from pyvirtd.core.driver import Driver
+from pyvirtd.core.registry import driver_for_uri
+from pyvirtd.daemon.client import Client, check_event
+from pyvirtd.errors import AuthFailed, InternalError, NoSupport, OperationDenied
+
+ANY_FLAGS = 2**32 - 1
+# The libvirt release whose API is served: major * 1,000,000 + minor * 1,000 + release.
+LIB_VERSION = 9_000_000
+
+
+class AuthType(IntEnum):
+    """protocol: remote_auth_type."""
+
+    NONE = 0
+    SASL = 1
+    POLKIT = 2
+
+
+class Feature(IntEnum):
+    """protocol: VIR_DRV_FEATURE_..., those the connection itself has."""
+
+    FD_PASSING = 8
+    TYPED_PARAM_STRING = 9
+    PROGRAM_KEEPALIVE = 10
+    REMOTE_EVENT_CALLBACK = 14
+    REMOTE_CLOSE_CALLBACK = 15
+    NETWORK_UPDATE_HAS_CORRECT_ORDER = 16
+
+
+class Session(SessionPart):
+    """Acts on the calling client alone."""
+
+    def __init__(self, driver: "DaemonDriver") -> None:
+        self.driver = driver
+
+    @accepts(ANY_FLAGS)  # libvirtd looks at one bit and lets the others pass
+    def connect_open(self, name: str | None, flags: int, caller: Caller) -> None:
+        client = _client(caller)
+        if client.driver is not None:
+            raise InternalError("connection already open", domain=From.RPC)
+        driver, uri = driver_for_uri(self.driver.host, name or "")
+        if flags & ConnectFlags.RO:
+            client.read_only = True
+        client.driver, client.uri = driver, uri
+        client.handlers, client.resolvers = client.server.tables(driver)
+
+    def connect_close(self, caller: Caller) -> None:
+        client = _client(caller)
+        client.release()
+        client.reset()
+
+    def connect_supports_feature(self, feature: int, caller: Caller) -> int:
+        client = _client(caller)
+        if feature == Feature.PROGRAM_KEEPALIVE:
+            return int(client.start_keepalive())
+        _opened(caller)
+        if feature in Feature.__members__.values():
+            return 1
+        return int(client.driver is not None and feature in client.driver.features)
+
+    def auth_list(self, caller: Caller) -> list[int]:
+        client = _client(caller)
+        return [AuthType.NONE if client.authenticated else AuthType[client.auth.upper()]]
+
+    def auth_polkit(self, caller: Caller) -> int:
+        client = _client(caller)
+        if client.authenticated or client.auth != "polkit":
+            raise AuthFailed("authentication failed", domain=From.RPC)
+        raise AuthFailed(f"only root may connect: polkit rules are not consulted yet (uid {client.identity.uid})")
+
+    def connect_get_uri(self, caller: Caller) -> str:
+        return _opened(caller).uri
+
+    def connect_is_secure(self, caller: Caller) -> int:
+        return 1  # a unix socket
+
+    def connect_get_lib_version(self, caller: Caller) -> int:
+        return LIB_VERSION
+
+    @accepts(0)
+    def connect_set_identity(self, params: list[TypedParam], flags: int, caller: Caller) -> None:
+        raise OperationDenied("only a proxy may set the identity of a connection", domain=From.RPC)
+
+    def connect_register_close_callback(self, caller: Caller) -> None:
+        client = _opened(caller)
+        if client.close_callback:
+            raise InternalError("A close callback is already registered", domain=From.RPC)
+        client.close_callback = True
+
+    def connect_unregister_close_callback(self, caller: Caller) -> None:
+        client = _opened(caller)
+        if not client.close_callback:
+            raise InternalError("A close callback is not registered", domain=From.RPC)
+        client.close_callback = False
+
+    # --- event subscriptions ---------------------------------------------------------------------------------
+
+    def connect_domain_event_register(self, caller: Caller) -> int:
+        self.connect_domain_event_register_any(DomainEventID.LIFECYCLE, caller)
+        return 1
+
+    def connect_domain_event_deregister(self, caller: Caller) -> int:
+        self.connect_domain_event_deregister_any(DomainEventID.LIFECYCLE, caller)
+        return 0
+
+    def connect_domain_event_register_any(self, event_id: int, caller: Caller) -> None:
+        client = _opened(caller)
+        client.subscribe_legacy(_emitter(client, "domain"), event_id)
+
+    def connect_domain_event_deregister_any(self, event_id: int, caller: Caller) -> None:
+        _opened(caller).unsubscribe_legacy(event_id)
+
+    def connect_domain_event_callback_register_any(self, event_id: int, dom: Domain | None, caller: Caller) -> int:
+        return _subscribe(caller, "domain", event_id, dom)
+
+    def connect_domain_event_callback_deregister_any(self, callback_id: int, caller: Caller) -> None:
+        _opened(caller).unsubscribe("domain", callback_id)
+
+    def connect_network_event_register_any(self, event_id: int, net: Network | None, caller: Caller) -> int:
+        return _subscribe(caller, "network", event_id, net)
+
+    def connect_network_event_deregister_any(self, callback_id: int, caller: Caller) -> None:
+        _opened(caller).unsubscribe("network", callback_id)
+
+    def connect_storage_pool_event_register_any(self, event_id: int, pool: StoragePool | None, caller: Caller) -> int:
+        return _subscribe(caller, "storage_pool", event_id, pool)
+
+    def connect_storage_pool_event_deregister_any(self, callback_id: int, caller: Caller) -> None:
+        _opened(caller).unsubscribe("storage_pool", callback_id)
+
+    def connect_node_device_event_register_any(self, event_id: int, dev: NodeDevice | None, caller: Caller) -> int:
+        return _subscribe(caller, "node_device", event_id, dev)
+
+    def connect_node_device_event_deregister_any(self, callback_id: int, caller: Caller) -> None:
+        _opened(caller).unsubscribe("node_device", callback_id)
+
+    def connect_secret_event_register_any(self, event_id: int, secret: Secret | None, caller: Caller) -> int:
+        return _subscribe(caller, "secret", event_id, secret)
+
+    def connect_secret_event_deregister_any(self, callback_id: int, caller: Caller) -> None:
+        _opened(caller).unsubscribe("secret", callback_id)
+
+
+class DaemonDriver(Driver):
+    """The daemon's own handlers, in the table of every connection."""
+
+    name = "remote"
+    parts: ClassVar[tuple[type[Part], ...]] = (Session,)
+    error_domain = From.RPC
+
+    def function_name(self, procedure: Any) -> str:
+        return f"remoteDispatch{procedure.api}"
+
+
+def _client(caller: Caller) -> Client:
+    assert isinstance(caller, Client)
+    return caller
+
+
+def _opened(caller: Caller) -> Client:
+    client = _client(caller)
+    if client.driver is None:
+        raise InternalError("hypervisor connection not open", domain=From.RPC)
+    return client
+
+
+def _subscribe(caller: Caller, family: str, event_id: int, about: Any) -> int:
+    client = _opened(caller)
+    check_event(family, event_id)
+    return client.subscribe(_emitter(client, family), family, event_id, about=about)
+
+
+class _Emitter(NamedTuple):
+    """Whose objects a family's events are about, and what the error says where no driver has any."""
+
+    ref: type
+    register: str
+    domain: From
+
+
+_EMITTERS = {
+    "domain": _Emitter(DomainRef, "ConnectDomainEventRegisterAny", From.DOMAIN),
+    "network": _Emitter(NetworkRef, "ConnectNetworkEventRegisterAny", From.NETWORK),
+    "storage_pool": _Emitter(StoragePoolRef, "ConnectStoragePoolEventRegisterAny", From.STORAGE),
+    "node_device": _Emitter(NodeDeviceRef, "ConnectNodeDeviceEventRegisterAny", From.NODEDEV),
+    "secret": _Emitter(SecretRef, "ConnectSecretEventRegisterAny", From.SECRET),
+}
+
+
+def _emitter(client: Client, family: str) -> Driver:
+    """The driver of the connection whose objects the family's events are about. Raises NoSupport."""
+    about = _EMITTERS[family]
+    driver = client.resolvers.get(about.ref)
+    if driver is None:
+        raise NoSupport(f"vir{about.register}", domain=about.domain)
+    return driver
