@@ -1,0 +1,211 @@
+"""Defaults of disks: bus, format, and the drive address that a target name stands for."""
+
+from pyvirtd.constants.error import ErrorDomain
+from pyvirtd.drivers.qemu.postparse.controllers import placed
+from pyvirtd.drivers.qemu.postparse.scope import Scope
+from pyvirtd.errors import ConfigUnsupported, VirtError
+from pyvirtd.model.address import DriveAddress
+from pyvirtd.model.devices import Devices
+from pyvirtd.model.disk import Disk, DiskBus, DiskDevice, DiskDriver, SnapshotLocation
+from pyvirtd.model.hostdev import HostdevType
+from pyvirtd.model.storage import (
+    BackingStore,
+    BlockSource,
+    DirSource,
+    Encryption,
+    EncryptionEngine,
+    FileSource,
+    HostTransport,
+    NetworkSource,
+    NvmeSource,
+    StorageFormat,
+    StorageProtocol,
+    StorageType,
+    VhostUserSource,
+    VolumeSource,
+)
+
+DOMAIN = ErrorDomain.DOMAIN
+# Prefixes of target names in the order they are tried, and the bus that each means.
+_PREFIXES = (
+    ("fd", DiskBus.FDC),
+    ("hd", DiskBus.IDE),
+    ("vd", DiskBus.VIRTIO),
+    ("sd", DiskBus.SCSI),
+    ("xvd", DiskBus.XEN),
+    ("ubd", DiskBus.UML),
+)
+SCSI_UNITS = 7  # of a narrow bus, whose eighth is the controller itself
+IDE_UNITS, IDE_BUSES, SATA_UNITS, FDC_UNITS = 2, 2, 6, 2
+
+
+def target_index(name: str) -> int | None:
+    """The number of a target: vda is 0, vdz 25, vdaa 26; None for a name of another form."""
+    for prefix, _ in _PREFIXES:
+        letters = name.removeprefix(prefix).rstrip("0123456789")
+        if name.startswith(prefix) and letters and letters.isascii() and letters.isalpha() and letters.islower():
+            index = 0
+            for letter in letters:
+                index = index * 26 + ord(letter) - ord("a") + 1
+            return index - 1
+    return None
+
+
+def has_partition(name: str) -> bool:
+    return name[-1:].isdigit() and target_index(name) is not None
+
+
+def complete_disks(scope: Scope) -> None:
+    """Every disk, in libvirt's order."""
+    for disk in scope.devices.disk:
+        complete_disk(scope, disk)
+    scope.devices.disk = placed(scope.devices.disk, _same_bus, _goes_after)
+
+
+def _same_bus(one: Disk, other: Disk) -> bool:
+    return one.target.bus is other.target.bus
+
+
+def _goes_after(present: Disk, new: Disk) -> bool:
+    return (target_index(present.target.dev or "") or 0) > (target_index(new.target.dev or "") or 0)
+
+
+def complete_disk(scope: Scope, disk: Disk) -> None:
+    """The defaults of one disk; its drive address is for `assign_drive_address`."""
+    if disk.target.bus is None:
+        disk.target.bus = _default_bus(disk)
+    if disk.device is DiskDevice.CDROM:
+        disk.readonly = True
+    if is_empty(disk):
+        if disk.type is not StorageType.VOLUME and disk.source is None:
+            disk.type = StorageType.FILE
+        disk.source = None
+    if disk.readonly and disk.snapshot is SnapshotLocation.NO:
+        disk.snapshot = None  # nothing to take one of
+    _complete_driver(disk)
+    _complete_source(disk)
+
+
+def _default_bus(disk: Disk) -> DiskBus:
+    if disk.device is DiskDevice.FLOPPY:
+        return DiskBus.FDC
+    name = disk.target.dev or ""
+    return next((bus for prefix, bus in _PREFIXES if name.startswith(prefix) and prefix != "fd"), DiskBus.IDE)
+
+
+def is_empty(disk: Disk) -> bool:
+    """A drive without a medium."""
+    match disk.source:
+        case None:
+            return True
+        case FileSource(file=path, fdgroup=None) | BlockSource(dev=path) | DirSource(dir=path):
+            return not path
+        case NetworkSource(protocol=None):
+            return True
+        case VolumeSource(pool=None):
+            return True
+        case _:
+            return False
+
+
+def _complete_driver(disk: Disk) -> None:
+    driver = disk.driver = disk.driver or DiskDriver()
+    if isinstance(disk.source, VhostUserSource):
+        driver.name = driver.name or "qemu"
+        driver.type = driver.type or StorageFormat.RAW
+        disk.snapshot = disk.snapshot or SnapshotLocation.NO
+        return
+    driver.name = driver.name or "qemu"
+    if driver.type is None and disk.type is not StorageType.VOLUME:
+        driver.type = StorageFormat.RAW
+
+
+def _complete_source(disk: Disk) -> None:
+    """Sources of all layers."""
+    complete_encryption(disk.encryption)
+    layer: BackingStore | None = BackingStore(source=disk.source, backing_store=disk.backing_store)
+    while layer is not None:
+        source = layer.source
+        if source is not None:
+            complete_encryption(source.common.encryption)
+        if isinstance(source, NetworkSource):
+            complete_network_source(source)
+        if isinstance(source, NvmeSource) and source.managed is None:
+            source.managed = True
+        layer = layer.backing_store
+
+
+def complete_encryption(encryption: Encryption | None) -> None:
+    """QEMU itself decrypts unless the definition says who else."""
+    if encryption is not None and encryption.engine is None and encryption.format_ is not None:
+        encryption.engine = EncryptionEngine.QEMU
+
+
+# TCP ports of protocols whose hosts may leave them out, as far as libvirt writes them down.
+_PORTS = {
+    StorageProtocol.NBD: 10809,
+    StorageProtocol.GLUSTER: 24007,
+    StorageProtocol.ISCSI: 3260,
+    StorageProtocol.SHEEPDOG: 7000,
+    StorageProtocol.HTTP: 80,
+    StorageProtocol.HTTPS: 443,
+    StorageProtocol.FTP: 21,
+    StorageProtocol.FTPS: 990,
+    StorageProtocol.TFTP: 69,
+    StorageProtocol.SSH: 22,
+    StorageProtocol.VXHS: 9999,
+}
+
+
+_WITH_SSL = (StorageProtocol.HTTPS, StorageProtocol.FTPS)
+
+
+def default_port(protocol: StorageProtocol) -> int:
+    """The protocol's TCP port; 0 where there is none."""
+    return _PORTS.get(protocol, 0)
+
+
+def complete_network_source(source: NetworkSource) -> None:
+    """Ports of hosts; an iSCSI target without a unit means unit 0."""
+    if source.protocol not in _WITH_SSL:
+        source.ssl_verify = None
+    for host in source.host:
+        if host.port is None and host.transport in (None, HostTransport.TCP) and source.protocol is not None:
+            host.port = default_port(source.protocol) or None
+    if source.protocol is StorageProtocol.ISCSI and source.name and "/" not in source.name:
+        source.name += "/0"
+
+
+def assign_drive_address(devices: Devices, disk: Disk) -> None:
+    """The place on its controller that the target's name stands for. Raises where the name has another form."""
+    bus = disk.target.bus
+    if disk.info.address is not None or bus not in (DiskBus.SCSI, DiskBus.IDE, DiskBus.SATA, DiskBus.FDC):
+        return
+    index = target_index(disk.target.dev or "")
+    if index is None:
+        raise UnknownTarget(f"Unknown disk name '{disk.target.dev}' and no address specified")
+    if bus is DiskBus.SCSI:
+        controller, unit = divmod(index, SCSI_UNITS)
+        disk.info.address = DriveAddress(controller=controller, unit=unit)
+        _check_scsi_conflict(devices, disk, disk.info.address)
+    elif bus is DiskBus.IDE:
+        controller, rest = divmod(index, IDE_BUSES * IDE_UNITS)
+        disk.info.address = DriveAddress(controller=controller, bus=rest // IDE_UNITS, unit=rest % IDE_UNITS)
+    else:
+        controller, unit = divmod(index, SATA_UNITS if bus is DiskBus.SATA else FDC_UNITS)
+        disk.info.address = DriveAddress(controller=controller, unit=unit)
+
+
+class UnknownTarget(VirtError):
+    domain = DOMAIN
+
+
+def _check_scsi_conflict(devices: Devices, disk: Disk, address: DriveAddress) -> None:
+    for hostdev in devices.hostdev:
+        if hostdev.type is HostdevType.SCSI and hostdev.info.address == address:
+            raise ConfigUnsupported(
+                f"using disk target name '{disk.target.dev}' conflicts with SCSI host device address "
+                f"controller='{address.controller}' bus='{address.bus}' target='{address.target}' "
+                f"unit='{address.unit}'",
+                domain=DOMAIN,
+            )
