@@ -1,0 +1,6 @@
+"""The QEMU driver: qemu:///system and qemu:///session.
+
+`driver` holds it together; `lifecycle`, `stats`, `consoles`, `guest_agent`, … are its parts, listed in `parts`;
+`process` starts and ends a guest, `adopt` finds one again, `monitor` and `events` speak with it; `postparse`,
+`validate` and `command` are pure: a definition and QEMU's capabilities in, a complete definition and argv out.
+"""

@@ -1,0 +1,299 @@
+"""Status files of running guests, and finding the guests again after the daemon was away.
+
+The file is libvirt's <domstatus> in run/libvirt/qemu/NAME.xml, so that either daemon can take up what the other left.
+A guest that ended meanwhile is noticed and reported; none is killed but one whose start was cut short.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyvirtd.constants.domain import (
+    DomainEventStoppedDetailType,
+    DomainEventType,
+    DomainPausedReason,
+    DomainRunningReason,
+    DomainShutdownReason,
+    DomainShutoffReason,
+    DomainState,
+)
+from pyvirtd.core.hooks import DomainOp
+from pyvirtd.core.jobs import LongJob
+from pyvirtd.drivers.qemu import events, process
+from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.monitor import Monitor
+from pyvirtd.drivers.qemu.runtime import refresh, reserve_interfaces
+from pyvirtd.errors import VirtError, from_os_error
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.model.status import (
+    STATUS_VIEW,
+    DomStatus,
+    StatusJob,
+    StatusMonitor,
+    StatusTaint,
+    StatusVcpu,
+    read_status,
+)
+from pyvirtd.paths import SHORT_NAME_MAX, QemuPaths
+from pyvirtd.util.files import atomic_write, durable_unlink, in_thread, read_text
+from pyvirtd.util.process import Process
+
+if TYPE_CHECKING:
+    from pyvirtd.drivers.qemu.driver import QemuDriver
+
+log = logging.getLogger(__name__)
+
+ADOPT_S = 20.0  # for a guest's monitor to answer a daemon that comes back, before it is tried again
+RETRY_S = 5.0
+PATIENCE_S = 3.0
+REASONS: dict[DomainState, type[IntEnum]] = {
+    DomainState.RUNNING: DomainRunningReason,
+    DomainState.PAUSED: DomainPausedReason,
+    DomainState.SHUTDOWN: DomainShutdownReason,
+}
+HEADER = "<!-- The state of a running guest: not to be edited. -->\n\n"
+
+
+# --- the file ---------------------------------------------------------------------------------------------------
+
+
+def status_of(dom: QemuDomain, channels: Path) -> DomStatus:
+    """The state of a running guest; `channels` is the directory of its channels' sockets."""
+    guest, live = dom.running, dom.live_def
+    reasons = REASONS.get(dom.state)
+    job = dom.jobs.long_job
+    if job is not None and job.kind is LongJob.START and guest.up:
+        job = None
+    return DomStatus(
+        state=_word(dom.state.name),
+        reason=_word(reasons(dom.reason).name) if reasons is not None else "unknown",
+        pid=guest.process.pid,
+        taint=[StatusTaint(flag=taint) for taint in guest.taints],
+        monitor=StatusMonitor(path=str(guest.monitor_path)),
+        vcpus=[StatusVcpu(id=vcpu, pid=thread) for vcpu, thread in sorted(guest.vcpu_threads.items())],
+        job=StatusJob(async_=str(getattr(job.kind, "value", "none"))) if job is not None else None,
+        fakereboot=guest.fake_reboot,
+        lib_dir=str(guest.directory),
+        channel_target_dir=str(channels),
+        remember_owner=True,
+        nodename=_last_node(live),
+        agent_timeout=dom.agent_timeout,
+        domain=live,
+    )
+
+
+def _word(name: str) -> str:
+    """An enumeration's name as the file spells it."""
+    return name.lower().replace("_", " ")
+
+
+def _last_node(live: DomainDef) -> int:
+    """The greatest number of a block node, from which a later daemon counts on."""
+    return max((source.index or 0 for disk in live.devices.disk if (source := disk.source) is not None), default=0)
+
+
+def _state(status: DomStatus) -> tuple[DomainState, int]:
+    """State and reason of a file's words."""
+    state = next((state for state in DomainState if _word(state.name) == status.state), DomainState.NOSTATE)
+    reasons = REASONS.get(state, ())
+    return state, next((int(reason) for reason in reasons if _word(reason.name) == status.reason), 0)
+
+
+async def save_status(driver: "QemuDriver", dom: QemuDomain) -> None:
+    """Write the status file of a running guest; of one that has ended meanwhile nothing is written.
+
+    One write at a time, so that an older state never overtakes a newer one; who asks while one runs shares the next.
+    """
+    guest = dom.guest
+    if guest is None:
+        return
+    guest.status_wanted += 1
+    wanted = guest.status_wanted
+    async with guest.status_lock:
+        if guest.status_written >= wanted or guest.finished or dom.guest is not guest:
+            return
+        guest.status_written = guest.status_wanted
+        paths = driver.host.paths.qemu
+        path = paths.status_file(dom.name)
+        text = status_of(dom, paths.channel_dir(dom.id, dom.name)).format(STATUS_VIEW)
+        try:
+            await atomic_write(path, HEADER + text)
+        except OSError as exc:
+            raise from_os_error(exc, f"cannot write '{path}'") from exc
+
+
+async def remove_status(driver: "QemuDriver", dom: QemuDomain) -> None:
+    """Remove the status file, after a write that is under way."""
+    paths = driver.host.paths.qemu
+    lock = dom.guest.status_lock if dom.guest is not None else contextlib.nullcontext()
+    async with lock:
+        await in_thread(paths.pid_file(dom.name).unlink, missing_ok=True)
+        await durable_unlink(paths.status_file(dom.name), missing_ok=True)
+
+
+# --- adoption ---------------------------------------------------------------------------------------------------
+
+
+async def adopt_all(driver: "QemuDriver") -> None:
+    """Take up every guest with a status file, all at once; a broken file is reported and left alone.
+
+    A guest that does not answer holds up the daemon's start for PATIENCE_S, and is waited for in the background.
+    """
+    paths = driver.host.paths.qemu
+    texts = await in_thread(_read_all, paths.run)
+    await in_thread(_end_unborn, paths)
+    tasks = [driver.host.tasks.start(_adopt_one(driver, name, text), f"adoption of {name}") for name, text in texts]
+    if tasks:
+        await asyncio.wait(tasks, timeout=PATIENCE_S)
+
+
+def _read_all(directory: Path) -> list[tuple[str, str]]:
+    found = []
+    for path in sorted(directory.glob("*.xml")):
+        try:
+            found.append((path.stem, read_text(path, 16 << 20)))
+        except OSError as exc:
+            log.error("%s is left alone: %s", path, exc)
+    return found
+
+
+def _end_unborn(paths: QemuPaths) -> None:
+    """End what a start left that was cut off before there was a status file: its vcpus never ran.
+
+    Its runtime directory is there and no status file of that name; its QEMU has the key's path on the command line.
+    """
+    known = {path.stem[:SHORT_NAME_MAX] for path in paths.run.glob("*.xml")}
+    stale = [path for path in paths.lib.glob("domain-*-*") if path.name.split("-", 2)[2] not in known]
+    if not stale:
+        return
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+            if any(f"{path}/master-key.aes" in words for path in stale):
+                log.warning("process %s is of a start that was cut short, and is ended", entry.name)
+                os.kill(int(entry.name), signal.SIGKILL)
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+async def _adopt_one(driver: "QemuDriver", name: str, text: str) -> None:
+    try:
+        await _adopt(driver, name, read_status(text))
+    except VirtError as exc:
+        log.error("the status of domain '%s' is left alone: %s", name, exc)
+    except Exception:  # one guest must not keep the others from being found
+        log.exception("domain %s is not taken up", name)
+
+
+async def _adopt(driver: "QemuDriver", name: str, status: DomStatus) -> None:
+    dom = driver.domains.get_name(name)
+    if dom is None:
+        dom = driver.new_domain(status.domain.copy(), persistent=False)
+        dom.config.id = None
+        driver.domains.add(dom)
+    try:
+        running = _process_of(status)
+    except OSError:
+        await _ended_meanwhile(driver, dom, status)
+        return
+    if status.job is not None and status.job.async_ == LongJob.START.value:
+        log.warning("domain %s: its start was cut short, process %d is ended", dom.name, running.pid)
+        running.send_signal(signal.SIGKILL)
+        await running.wait()
+        await _ended_meanwhile(driver, dom, status)
+        return
+    await _take_up(driver, dom, status, running)
+
+
+def _process_of(status: DomStatus) -> Process:
+    """The guest's process. Raises OSError when it is gone, or when its number is another program's now."""
+    running = Process.adopt(status.pid)
+    try:
+        words = Path(f"/proc/{status.pid}/cmdline").read_bytes().split(b"\0")
+        if (status.domain.uuid or "").encode() not in words:
+            raise ProcessLookupError(f"process {status.pid} is no longer the guest's")
+    except BaseException:
+        running.close()
+        raise
+    return running
+
+
+async def _ended_meanwhile(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -> None:
+    """Nobody watched when the guest ended: say so now."""
+    log.warning("domain %s (id %s) ended while the daemon was away", dom.name, status.domain.id)
+    dom.live = None
+    driver.domains.set_id(dom, -1)
+    reason = DomainShutoffReason.SHUTDOWN if _state(status)[0] is DomainState.SHUTDOWN else DomainShutoffReason.CRASHED
+    dom.set_state(DomainState.SHUTOFF, reason)
+    await process.clean_up(driver, dom, status.domain, driver.labels(status.domain))
+    await remove_status(driver, dom)
+    driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
+    driver.forget_if_transient(dom)
+
+
+async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, running: Process) -> None:
+    caps = await driver.capabilities.get(status.domain.devices.emulator or "")
+    monitor_path = Path(status.monitor.path)
+    guest = Guest(running, Monitor(dom.name), caps, monitor_path, monitor_path.parent)
+    guest.taints = [taint.flag for taint in status.taint]
+    guest.fake_reboot = status.fakereboot
+    guest.up = True
+    dom.live, dom.guest = status.domain, guest
+    dom.agent_timeout = status.agent_timeout if status.agent_timeout is not None else -2
+    driver.domains.set_id(dom, status.domain.id if status.domain.id is not None else driver.domains.next_id())
+    dom.live.id = dom.id
+    dom.set_state(*_state(status))
+    driver.ports.adopt(dom.live)
+    reserve_interfaces(dom.live)
+    guest.labels = driver.labels(dom.live)
+    driver.watch(dom, guest)
+    while True:
+        monitor = guest.monitor
+        try:
+            await monitor.connect(Path(status.monitor.path), ADOPT_S)
+            break
+        except VirtError as exc:
+            log.error("domain %s runs as process %d but its monitor does not answer: %s", dom.name, running.pid, exc)
+        await monitor.close()
+        guest.monitor = Monitor(dom.name)
+        await asyncio.wait({asyncio.ensure_future(guest.over.wait())}, timeout=RETRY_S)
+        if guest.finishing:
+            return
+    monitor.start(lambda message: events.handle(driver, dom, message))
+    with contextlib.suppress(VirtError):
+        await _reconcile(driver, dom, status)
+    if status.job is not None and status.job.async_ != "none":
+        log.warning("domain %s: its job '%s' ended with the daemon that ran it", dom.name, status.job.async_)
+    with contextlib.suppress(VirtError):
+        await driver.hook(dom, DomainOp.RECONNECT, status.domain)
+
+
+async def _reconcile(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -> None:
+    """What changed while nobody listened: QEMU's own state counts."""
+    answer = await dom.monitor.execute("query-status")
+    word, runs = str(answer.get("status")), bool(answer.get("running"))
+    await refresh(driver, dom)
+    if runs and dom.state is not DomainState.RUNNING:
+        dom.set_state(DomainState.RUNNING, DomainRunningReason.UNPAUSED)
+    elif word == "shutdown":
+        ending = Ending(DomainShutoffReason.SHUTDOWN, DomainEventStoppedDetailType.SHUTDOWN)
+        dom.set_state(DomainState.SHUTDOWN, DomainShutdownReason.UNKNOWN)
+        driver.end(dom, ending)
+    elif not runs and dom.state is DomainState.RUNNING:
+        dom.set_state(DomainState.PAUSED, _PAUSED.get(word, DomainPausedReason.UNKNOWN))
+    await save_status(driver, dom)
+
+
+_PAUSED = {
+    "io-error": DomainPausedReason.IOERROR,
+    "watchdog": DomainPausedReason.WATCHDOG,
+    "guest-panicked": DomainPausedReason.CRASHED,
+}

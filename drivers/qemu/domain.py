@@ -1,0 +1,86 @@
+"""A QEMU guest in memory: what runs, what QEMU told us of it, and what the daemon is doing with it."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyvirtd.constants.domain import DomainEventStoppedDetailType, DomainShutoffReason
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.objects import Deferred, DomainObject
+from pyvirtd.core.security import Label
+from pyvirtd.drivers.qemu.agent import Agent
+from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
+from pyvirtd.drivers.qemu.monitor import Monitor
+from pyvirtd.errors import OperationInvalid
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.util.process import Process
+
+
+@dataclass
+class Ending:
+    """Why a guest ends, set before it does: what the state and the event will say."""
+
+    reason: DomainShutoffReason
+    detail: DomainEventStoppedDetailType
+
+
+@dataclass(eq=False)
+class Guest:
+    """One run of a domain; it is gone when QEMU is."""
+
+    process: Process
+    monitor: Monitor
+    caps: QemuCapabilities
+    monitor_path: Path
+    directory: Path
+    started_at: float = field(default_factory=time.time)
+    ending: Ending | None = None
+    up: bool = False  # the start succeeded
+    finishing: bool = False  # QEMU is gone, tidying up began
+    finished: bool = False  # no event of this run counts any more
+    status_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    status_wanted: int = 0  # writes of the status file asked for, and done
+    status_written: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # the run is tidied up
+    fake_reboot: bool = False  # the next shutdown of the guest is a reboot
+    agent: Agent | None = None
+    agent_connected: bool | None = None
+    labels: list[Label] = field(default_factory=list)
+    taps: list[str] = field(default_factory=list)
+    vcpu_threads: dict[int, int] = field(default_factory=dict)  # vcpu -> thread id
+    balloon_kib: int | None = None
+    consoles: dict[str, Any] = field(default_factory=dict)  # alias -> the stream that has it open
+    pausing: tuple[int, int] | None = None  # why the next STOP comes: reason, event detail
+    resuming: tuple[int, int] | None = None
+    autodestroy: Any = None
+    taints: list[str] = field(default_factory=list)
+
+
+class QemuDomain(DomainObject):
+    """`guest` is None when off."""
+
+    def __init__(self, config: DomainDef | Deferred, *, persistent: bool) -> None:
+        super().__init__(config, persistent=persistent)
+        self.guest: Guest | None = None
+        self.agent_timeout: int = -2  # DomainAgentResponseTimeoutValues.BLOCK
+
+    @property
+    def running(self) -> Guest:
+        """The guest. Raises OperationInvalid when off."""
+        if self.guest is None or self.live is None:
+            raise OperationInvalid("domain is not running", domain=From.DOMAIN)
+        return self.guest
+
+    @property
+    def live_def(self) -> DomainDef:
+        """The live definition. Raises OperationInvalid when off."""
+        if self.live is None:
+            raise OperationInvalid("domain is not running", domain=From.DOMAIN)
+        return self.live
+
+    @property
+    def monitor(self) -> Monitor:
+        """The guest's monitor. Raises OperationInvalid when off."""
+        return self.running.monitor

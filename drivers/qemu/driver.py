@@ -1,0 +1,298 @@
+"""The QEMU driver: its parts, its start, and what its parts share."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pyvirtd.api.rpc import Part
+from pyvirtd.api.types import Caller
+from pyvirtd.constants.domain import (
+    DomainCreateFlags,
+    DomainDestroyFlagsValues,
+    DomainEventResumedDetailType,
+    DomainEventStoppedDetailType,
+    DomainRunningReason,
+    DomainShutoffReason,
+)
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core import schema
+from pyvirtd.core.domains import HypervisorDriver, check_name
+from pyvirtd.core.driver import Host
+from pyvirtd.core.hooks import DomainOp, HookDriver
+from pyvirtd.core.host import host_arch, host_uuid
+from pyvirtd.core.host_capabilities import HostIdentity
+from pyvirtd.core.jobs import Job, LongJob
+from pyvirtd.core.objects import Deferred
+from pyvirtd.core.security import Credentials, Label, labels_of, security_models
+from pyvirtd.core.store import Definitions
+from pyvirtd.drivers.qemu import adopt, process, saved
+from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
+from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
+from pyvirtd.drivers.qemu.command import disk_node
+from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.parts import PARTS
+from pyvirtd.drivers.qemu.ports import GraphicsPorts
+from pyvirtd.drivers.qemu.postparse import choose_emulator, complete
+from pyvirtd.drivers.qemu.validate import validate
+from pyvirtd.errors import OperationInvalid, VirtError
+from pyvirtd.model.capabilities import SecurityModelDescription
+from pyvirtd.model.chardev import VirtioTarget
+from pyvirtd.model.disk import Disk
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.util.files import in_thread, make_directory
+from pyvirtd.util.process import Identity
+from pyvirtd.xml.element import LIVE, SECURE
+
+log = logging.getLogger(__name__)
+
+
+class QemuDriver(HypervisorDriver[QemuDomain]):
+    """Guests under QEMU."""
+
+    name = "qemu"
+    schemes = ("qemu",)
+    error_domain = From.QEMU
+    parts: ClassVar[tuple[type[Part], ...]] = PARTS
+    # TYPED_PARAM_STRING, XML_MIGRATABLE: protocol's VIR_DRV_FEATURE numbers.
+    features = frozenset((9, 11))
+
+    def __init__(self, host: Host) -> None:
+        self.config = host.qemu_config
+        self.no_user: VirtError | None = None  # why no guest can start
+        try:
+            self.credentials = Credentials.of(host.qemu_config, privileged=host.privileged)
+        except VirtError as exc:
+            log.error("no guest will start: qemu.conf: %s", exc)
+            self.no_user = exc
+            self.credentials = Credentials(Identity(0, 0), host.privileged)
+        self.capabilities = CapabilitiesCache(host.paths.qemu.capabilities, self._probe)
+        self.ports = GraphicsPorts(host.qemu_config)
+        self.arch = host_arch()
+        identity = HostIdentity(
+            host_uuid(host.daemon_config.host_uuid or "", host.daemon_config.host_uuid_source),
+            security_models=self.security_models(),
+            transports=MIGRATION_TRANSPORTS,
+        )
+        self.documents = CapabilityDocuments(self.capabilities, host.info, identity, host.qemu_config.nvram)
+        super().__init__(host)
+
+    # --- the daemon's side -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        paths = self.host.paths.qemu
+        owner = self.credentials.owner if self.host.privileged else None
+        for directory in paths.directories():
+            mine = owner if directory.guest_owned else None
+            make_directory(directory.path, directory.mode if self.host.privileged else 0o700, owner=mine)
+        self.definitions = Definitions(paths, "edit")
+        await self.load_definitions()
+        await adopt.adopt_all(self)
+        self.host.tasks.start(self.check_definitions(), "check of definitions")
+
+    async def reload(self) -> None:
+        await self.load_definitions()
+
+    async def autostart(self) -> None:
+        """Start what is marked, once for each boot of the host."""
+        if not await in_thread(_first_of_this_boot, self.host.paths.qemu.autostarted_file):
+            return
+        waiting = asyncio.Semaphore(4)
+
+        async def one(dom: QemuDomain) -> None:
+            async with waiting:
+                try:
+                    await self.start_domain(dom, 0, None)
+                except VirtError as exc:
+                    log.error("domain %s does not autostart: %s", dom.name, exc)
+
+        async with asyncio.TaskGroup() as group:
+            for dom in self.domains:
+                if dom.autostart and not dom.active:
+                    group.create_task(one(dom))
+
+    async def stop(self) -> None:
+        for dom in self.domains:
+            if dom.guest is not None:
+                await dom.guest.monitor.close()
+                dom.guest.process.close()
+        await self.capabilities.close()
+
+    # --- definitions -----------------------------------------------------------------------------------------
+
+    async def _probe(self, binary: str) -> QemuCapabilities:
+        identity = self.credentials.identity if self.host.privileged else None
+        return await probe(binary, run_as=RunAs(identity.uid, identity.gid) if identity else None)
+
+    async def parse(self, xml: str, *, validate: bool = False) -> DomainDef:
+        definition = DomainDef.parse(xml)
+        if validate:
+            await schema.validate(xml, "domain")
+        check_name(definition.name)
+        caps = await self.complete(definition)
+        self.check(definition, caps)
+        return definition
+
+    async def complete(self, definition: DomainDef, *, new: bool = True) -> QemuCapabilities:
+        """Fill in what a definition leaves to us; `new`: what the guest sees may be chosen freely."""
+        choose_emulator(definition, self.arch)
+        caps = await self.capabilities.get(definition.devices.emulator or "")
+        complete(
+            definition,
+            caps,
+            self.config,
+            privileged=self.host.privileged,
+            host_arch=self.arch,
+            new=new,
+            paths=self.host.paths.qemu,
+        )
+        return caps
+
+    def check(self, definition: DomainDef, caps: QemuCapabilities) -> None:
+        """Refuse what QEMU could not run. Raises ConfigUnsupported and others."""
+        validate(definition, caps, self.config, privileged=self.host.privileged)
+
+    def new_domain(self, definition: DomainDef | Deferred, *, persistent: bool) -> QemuDomain:
+        return QemuDomain(definition, persistent=persistent)
+
+    async def undefine_extras(self, dom: QemuDomain, flags: int) -> None:
+        await saved.check_undefine(self, dom, flags)
+
+    # --- status files ----------------------------------------------------------------------------------------
+
+    async def save_status(self, dom: QemuDomain) -> None:
+        await adopt.save_status(self, dom)
+
+    async def remove_status(self, dom: QemuDomain) -> None:
+        """The domain runs no more: no later daemon looks for it."""
+        await adopt.remove_status(self, dom)
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    async def start_domain(
+        self, dom: QemuDomain, flags: int, caller: Caller | None, definition: DomainDef | None = None
+    ) -> None:
+        """Start, from the domain's own definition or this one."""
+        if self.no_user is not None:
+            raise self.no_user
+        async with dom.jobs.long(LongJob.START, "DomainCreate", Job.QUERY | Job.DESTROY):
+            if dom.active:
+                raise OperationInvalid("domain is already running")
+            if flags & DomainCreateFlags.FORCE_BOOT:
+                await saved.remove_image(self, dom)
+            saved.require_none(self, dom)
+            await process.start(self, dom, flags, caller, definition)
+
+    def watch(self, dom: QemuDomain, guest: Guest) -> None:
+        """Follow a run to its end."""
+        self.host.inhibit.add(guest)
+        self.host.tasks.start(self._watch(dom, guest), f"guest {dom.name}")
+
+    async def _watch(self, dom: QemuDomain, guest: Guest) -> None:
+        await guest.process.wait()
+        await asyncio.shield(asyncio.ensure_future(process.finish(self, dom, guest)))
+
+    def guest_gone(self, guest: Guest) -> None:
+        self.host.inhibit.discard(guest)
+
+    def end(self, dom: QemuDomain, ending: Ending) -> None:
+        """Make a guest end, in the background."""
+        if dom.guest is not None and not dom.guest.finished:
+            self.host.tasks.start(process.end(dom, dom.guest, ending), f"end of {dom.name}")
+
+    async def destroy_domain(self, dom: QemuDomain, flags: int) -> None:
+        guest = dom.running
+        graceful = bool(flags & DomainDestroyFlagsValues.GRACEFUL)
+        ending = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
+        guest.ending = ending
+        await process.end(dom, guest, ending, graceful=graceful)
+        await process.finish(self, dom, guest)
+        if flags & DomainDestroyFlagsValues.REMOVE_LOGS:
+            self.host.paths.qemu.log_file(dom.name).unlink(missing_ok=True)
+
+    async def finish_reboot(self, dom: QemuDomain) -> None:
+        """The guest powered off to be started again: reset it and let it run."""
+        guest = dom.running
+        await guest.monitor.execute("system_reset")
+        guest.resuming = (DomainRunningReason.BOOTED, DomainEventResumedDetailType.UNPAUSED)
+        await guest.monitor.execute("cont")
+        await self.save_status(dom)
+
+    def security_models(self) -> tuple[SecurityModelDescription, ...]:
+        return security_models(self.credentials)
+
+    # --- shared by parts -------------------------------------------------------------------------------------
+
+    async def hook(self, dom: QemuDomain, operation: DomainOp, live: DomainDef) -> None:
+        """Run the qemu hook scripts with a domain's document. Raises HookFailed."""
+        await self.host.hooks.domain(HookDriver.QEMU, dom.name, operation, lambda: live.format(LIVE | SECURE))
+
+    async def ending_hooks(
+        self, dom: QemuDomain, live: DomainDef, between: Coroutine[Any, Any, None] | None = None
+    ) -> None:
+        """The hooks of a guest's end, which cannot be stopped any more; `between`: what is done between the two."""
+        for operation, after in ((DomainOp.STOPPED, between), (DomainOp.RELEASE, None)):
+            with contextlib.suppress(VirtError):
+                await self.hook(dom, operation, live)
+            if after is not None:
+                await after
+
+    def labels(self, live: DomainDef) -> list[Label]:
+        """The files whose owner changes while a guest runs."""
+        return labels_of(live, self.credentials, self.config)
+
+    def limits(self) -> dict[str, int | None]:
+        """QEMU's resource limits, from qemu.conf."""
+        config = self.config
+        limits: dict[str, int | None] = {}
+        if config.max_processes:
+            limits["NPROC"] = config.max_processes
+        if config.max_files:
+            limits["NOFILE"] = config.max_files
+        return limits
+
+    def find_disk(self, dom: QemuDomain, device: str, path: str, node: object) -> Disk | None:
+        """The disk that QEMU names by drive alias, device id or QOM path, or block node."""
+        for disk in dom.live_def.devices.disk:
+            alias = disk.info.alias or ""
+            if alias and (device in (alias, f"drive-{alias}") or f"/{alias}/" in f"{path}/" or path == alias):
+                return disk
+            if node and node in disk_node(disk):
+                return disk
+        return None
+
+    def disk_path(self, disk: Disk) -> str:
+        """Where a disk's data is: a file or device, "" for other kinds."""
+        source = disk.source
+        return str(getattr(source, "file", None) or getattr(source, "dev", None) or "")
+
+    def find_channel(self, dom: QemuDomain, alias: str) -> VirtioTarget | None:
+        """What the virtio channel of an alias is to the guest."""
+        for channel in dom.live_def.devices.channel:
+            if channel.info.alias == alias and isinstance(channel.target, VirtioTarget):
+                return channel.target
+        return None
+
+    async def agent_changed(self, dom: QemuDomain, *, connected: bool) -> None:
+        """The guest's agent came or went."""
+        dom.running.agent_connected = connected
+        if not connected:
+            await self.drop_agent(dom)
+
+    async def drop_agent(self, dom: QemuDomain) -> None:
+        """The agent we spoke with is gone; a shutdown that it was asked for has come true."""
+        agent, dom.running.agent = dom.running.agent, None
+        if agent is not None:
+            await agent.close()
+
+
+def _first_of_this_boot(mark: Path) -> bool:
+    """Whether autostart is yet to be done since the host's boot; notes that it is done."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    # libvirtd's own mark is empty, and lies where a boot removes it.
+    if mark.exists() and mark.read_text().strip() in ("", boot):
+        return False
+    mark.write_text(boot)
+    return True

@@ -1,0 +1,204 @@
+"""Defining, starting, pausing, shutting down and ending QEMU guests."""
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from pyvirtd.api.domain import DomainGetControlInfoReply, DomainGetInfoReply
+from pyvirtd.api.rpc import Files, accepts
+from pyvirtd.api.types import Caller
+from pyvirtd.constants.domain import (
+    DomainControlState,
+    DomainCreateFlags,
+    DomainEventResumedDetailType,
+    DomainEventSuspendedDetailType,
+    DomainMessageType,
+    DomainPausedReason,
+    DomainRebootFlagValues,
+    DomainRunningReason,
+    DomainShutdownFlagValues,
+    DomainState,
+    DomainUndefineFlagsValues,
+)
+from pyvirtd.core.domains import CommonDomains
+from pyvirtd.core.jobs import Job
+from pyvirtd.core.procstat import cpu_time_ns
+from pyvirtd.drivers.qemu import agent_calls, events, saved, taint
+from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.errors import InvalidArg, OperationInvalid
+
+if TYPE_CHECKING:
+    from pyvirtd.drivers.qemu.driver import QemuDriver
+
+Create = DomainCreateFlags
+CREATE_FLAGS = Create.PAUSED | Create.AUTODESTROY | Create.BYPASS_CACHE | Create.FORCE_BOOT | Create.RESET_NVRAM
+CREATE_XML_FLAGS = Create.PAUSED | Create.AUTODESTROY | Create.VALIDATE | Create.RESET_NVRAM
+Undefine = DomainUndefineFlagsValues
+UNDEFINE_FLAGS = (
+    Undefine.MANAGED_SAVE
+    | Undefine.SNAPSHOTS_METADATA
+    | Undefine.CHECKPOINTS_METADATA
+    | Undefine.NVRAM
+    | Undefine.KEEP_NVRAM
+    | Undefine.TPM
+    | Undefine.KEEP_TPM
+)
+
+
+class Domains(CommonDomains[QemuDomain]):
+    """The domain procedures of the QEMU driver."""
+
+    driver: "QemuDriver"
+
+    def has_save_image(self, dom: QemuDomain) -> bool:
+        return saved.has_image(self.driver, dom)
+
+    # --- start -----------------------------------------------------------------------------------------------
+
+    @accepts(CREATE_FLAGS)
+    async def domain_create_with_flags(self, dom: QemuDomain, flags: int, caller: Caller) -> QemuDomain:
+        await self.driver.start_domain(dom, flags, caller)
+        return dom
+
+    @accepts(CREATE_FLAGS)
+    async def domain_create_with_files(self, dom: QemuDomain, flags: int, files: Files, caller: Caller) -> QemuDomain:
+        _no_files(files)
+        return await self.domain_create_with_flags(dom, flags, caller)
+
+    @accepts(CREATE_XML_FLAGS)
+    async def domain_create_xml(self, xml_desc: str, flags: int, caller: Caller) -> QemuDomain:
+        driver = self.driver
+        definition = await driver.parse(xml_desc, validate=bool(flags & Create.VALIDATE))
+        async with driver.names.hold(definition.name, definition.uuid or ""):
+            dom = self.domains.match_new(definition)
+            if dom is None:
+                dom = driver.new_domain(definition, persistent=False)
+                self.domains.add(dom)
+            elif dom.active:
+                raise OperationInvalid(f"domain is already active as '{dom.name}'")
+        try:
+            await driver.start_domain(dom, flags, caller, definition)
+        except BaseException:
+            driver.forget_if_transient(dom)
+            raise
+        return dom
+
+    @accepts(CREATE_XML_FLAGS)
+    async def domain_create_xml_with_files(self, xml_desc: str, flags: int, files: Files, caller: Caller) -> QemuDomain:
+        _no_files(files)
+        return await self.domain_create_xml(xml_desc, flags, caller)
+
+    @accepts(UNDEFINE_FLAGS)
+    async def domain_undefine_flags(self, dom: QemuDomain, flags: int) -> None:
+        if flags & Undefine.NVRAM and flags & Undefine.KEEP_NVRAM:
+            raise OperationInvalid("cannot both keep and delete nvram")
+        await self.undefine(dom, flags)
+
+    # --- state -----------------------------------------------------------------------------------------------
+
+    def domain_get_info(self, dom: QemuDomain) -> DomainGetInfoReply:
+        shown = dom.shown
+        memory = shown.current_memory_kib if shown.current_memory_kib is not None else shown.memory.kib
+        vcpus = shown.vcpu.current or shown.vcpu.count
+        cpu_time = 0
+        if dom.guest is not None:
+            with contextlib.suppress(ProcessLookupError):
+                cpu_time = cpu_time_ns(dom.guest.process.pid)
+        return DomainGetInfoReply(dom.state, shown.memory.kib, memory, vcpus, cpu_time)
+
+    @accepts(0)
+    def domain_get_control_info(self, dom: QemuDomain, flags: int) -> DomainGetControlInfoReply:
+        monitor = dom.monitor
+        if monitor.busy_since is not None:
+            busy_ms = int((asyncio.get_running_loop().time() - monitor.busy_since) * 1000)
+            return DomainGetControlInfoReply(DomainControlState.OCCUPIED, 0, busy_ms)
+        job = dom.jobs.normal or dom.jobs.long_job
+        if job is not None:
+            busy_ms = int((asyncio.get_running_loop().time() - job.since) * 1000)
+            return DomainGetControlInfoReply(DomainControlState.JOB, 0, busy_ms)
+        return DomainGetControlInfoReply(DomainControlState.OK, 0, 0)
+
+    @accepts(DomainMessageType.DEPRECATION | DomainMessageType.TAINTING)
+    def domain_get_messages(self, dom: QemuDomain, flags: int) -> list[str]:
+        if dom.guest is None or (flags and not flags & DomainMessageType.TAINTING):
+            return []
+        return taint.messages(dom.guest.taints)
+
+    # --- pause and go on -------------------------------------------------------------------------------------
+
+    async def domain_suspend(self, dom: QemuDomain) -> None:
+        async with dom.jobs.hold(Job.SUSPEND, "DomainSuspend"):
+            guest = dom.running
+            if dom.state is DomainState.PMSUSPENDED:
+                raise OperationInvalid("domain is pmsuspended")
+            if dom.state is DomainState.PAUSED:
+                return
+            guest.pausing = (DomainPausedReason.USER, DomainEventSuspendedDetailType.PAUSED)
+            await guest.monitor.execute("stop")
+            events.paused(self.driver, dom)
+            await self.driver.save_status(dom)
+
+    async def domain_resume(self, dom: QemuDomain) -> None:
+        async with dom.jobs.hold(Job.SUSPEND, "DomainResume"):
+            guest = dom.running
+            if dom.state is DomainState.PMSUSPENDED:
+                raise OperationInvalid("domain is pmsuspended")
+            if dom.state is DomainState.RUNNING:
+                raise OperationInvalid("domain is already running")
+            guest.resuming = (DomainRunningReason.UNPAUSED, DomainEventResumedDetailType.UNPAUSED)
+            if dom.state is DomainState.CRASHED:
+                dom.set_state(DomainState.PAUSED, DomainPausedReason.CRASHED)
+            await guest.monitor.execute("cont")
+            events.resumed(self.driver, dom)
+            await self.driver.save_status(dom)
+
+    # --- shut down, reboot, reset ----------------------------------------------------------------------------
+
+    async def domain_shutdown(self, dom: QemuDomain) -> None:
+        await self.domain_shutdown_flags(dom, 0)
+
+    @accepts(DomainShutdownFlagValues.ACPI_POWER_BTN | DomainShutdownFlagValues.GUEST_AGENT)
+    async def domain_shutdown_flags(self, dom: QemuDomain, flags: int) -> None:
+        await self._power(dom, flags, "powerdown", DomainShutdownFlagValues.GUEST_AGENT)
+
+    @accepts(DomainRebootFlagValues.ACPI_POWER_BTN | DomainRebootFlagValues.GUEST_AGENT)
+    async def domain_reboot(self, dom: QemuDomain, flags: int) -> None:
+        await self._power(dom, flags, "reboot", DomainRebootFlagValues.GUEST_AGENT)
+
+    async def _power(self, dom: QemuDomain, flags: int, mode: str, agent_flag: int) -> None:
+        """Ask the guest by its agent where the flags say so or it is there, else press its power button."""
+        guest = dom.running
+        reboot = mode == "reboot"
+        by_agent = bool(flags & agent_flag) or (not flags and bool(guest.agent_connected))
+        by_acpi = not flags or bool(flags & ~agent_flag)
+        if by_agent:
+            try:
+                guest.fake_reboot = False
+                await agent_calls.shutdown(self.driver, dom, mode)
+                return
+            except Exception:
+                if not by_acpi:
+                    raise
+        async with dom.jobs.hold(Job.MODIFY, "DomainReboot" if reboot else "DomainShutdown"):
+            if dom.state not in (DomainState.RUNNING, DomainState.PAUSED):
+                raise OperationInvalid("domain is not running")
+            dom.running.fake_reboot = reboot
+            await dom.monitor.execute("system_powerdown")
+
+    @accepts(0)
+    async def domain_reset(self, dom: QemuDomain, flags: int) -> None:
+        async with dom.jobs.hold(Job.MODIFY, "DomainReset"):
+            guest = dom.running
+            await guest.monitor.execute("system_reset")
+            guest.fake_reboot = False
+            if dom.state is DomainState.CRASHED:
+                dom.set_state(DomainState.PAUSED, DomainPausedReason.CRASHED)
+
+
+def _no_files(files: Files) -> None:
+    """Descriptors are for containers' init only; QEMU guests take none."""
+    if files:
+        for fd in files.take():
+            os.close(fd)
+        raise InvalidArg("a QEMU guest takes no descriptors at start")

@@ -1,0 +1,29 @@
+"""What a definition asks of the host and the driver cannot give yet: refused at the start, never left out."""
+
+from collections.abc import Iterator
+
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.errors import ConfigUnsupported
+from pyvirtd.model.domain import DomainDef
+
+# <cputune> fields that are applied: pins, by the scheduler's affinity.
+PINS = ("vcpupin", "emulatorpin", "iothreadpin")
+
+
+def check_start(live: DomainDef) -> None:
+    """Raises ConfigUnsupported naming the first element that would have no effect."""
+    for element in _without_effect(live):
+        raise ConfigUnsupported(
+            f"domain '{live.name}' cannot start: {element} is not applied by this daemon yet", domain=From.QEMU
+        )
+
+
+def _without_effect(live: DomainDef) -> Iterator[str]:
+    for group in (live.memtune, live.blkiotune, live.cputune):
+        if group is not None:
+            yield from (f"<{group.tag}> {name}" for name, value in group.values() if value and name not in PINS)
+    for net in live.devices.interface:
+        if net.bandwidth is not None:
+            yield "<bandwidth> of an interface"
+        if net.filterref is not None:
+            yield "<filterref> of an interface"

@@ -1,0 +1,36 @@
+"""The parts of the QEMU driver, one line each."""
+
+from pyvirtd.api.rpc import Part
+from pyvirtd.core.node import HostNode
+from pyvirtd.drivers.qemu.blocks import Blocks
+from pyvirtd.drivers.qemu.connect import Connect
+from pyvirtd.drivers.qemu.consoles import Consoles
+from pyvirtd.drivers.qemu.displays import Displays
+from pyvirtd.drivers.qemu.guest_agent import GuestAgent
+from pyvirtd.drivers.qemu.keys import Keys
+from pyvirtd.drivers.qemu.lifecycle import Domains
+from pyvirtd.drivers.qemu.program import Program
+from pyvirtd.drivers.qemu.saved import Saved
+from pyvirtd.drivers.qemu.stats import Stats
+from pyvirtd.drivers.qemu.stats_perf import Perf
+from pyvirtd.drivers.qemu.tune import TuneReads
+from pyvirtd.drivers.qemu.tune_pins import TunePins
+from pyvirtd.drivers.qemu.tune_sets import TuneSets
+
+PARTS: tuple[type[Part], ...] = (
+    Domains,
+    Connect,
+    HostNode,
+    Stats,
+    Saved,
+    Perf,
+    Blocks,
+    TuneReads,
+    TunePins,
+    TuneSets,
+    Consoles,
+    Displays,
+    Keys,
+    GuestAgent,
+    Program,
+)

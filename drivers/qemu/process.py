@@ -1,0 +1,408 @@
+"""Starting, ending and finding again one guest's QEMU.
+
+`start` gathers everything on an undo stack and keeps it only when QEMU runs; `finish` is the one way a run ends,
+whoever ended it; `adopt` takes up a guest that an earlier daemon (or libvirtd) left running.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import secrets
+import shutil
+import signal
+import socket
+from contextlib import AsyncExitStack, ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyvirtd.api.types import Caller
+from pyvirtd.constants.domain import (
+    DomainCreateFlags,
+    DomainEventResumedDetailType,
+    DomainEventStartedDetailType,
+    DomainEventStoppedDetailType,
+    DomainEventSuspendedDetailType,
+    DomainEventType,
+    DomainPausedReason,
+    DomainRunningReason,
+    DomainShutoffReason,
+    DomainState,
+)
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.hooks import DomainOp
+from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
+from pyvirtd.drivers.qemu import events
+from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
+from pyvirtd.drivers.qemu.command import build
+from pyvirtd.drivers.qemu.command.context import Command, Context, NewFile
+from pyvirtd.drivers.qemu.disks import check_presence, note_chains
+from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.limits import check_start
+from pyvirtd.drivers.qemu.monitor import Monitor
+from pyvirtd.drivers.qemu.postparse import assign_aliases
+from pyvirtd.drivers.qemu.runtime import close_interfaces, open_interfaces, refresh, set_up
+from pyvirtd.errors import InternalError, OperationFailed, OperationInvalid, VirtError, from_os_error
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.util.files import Owner, in_thread, make_directory, read_file, write_file
+from pyvirtd.util.process import Launch, Process, spawn
+
+if TYPE_CHECKING:
+    from pyvirtd.drivers.qemu.driver import QemuDriver
+
+log = logging.getLogger(__name__)
+
+START_S = 60.0  # for QEMU to answer on its monitor
+ENDING_S = 0.5
+TERM_S = 10.0  # after SIGTERM, as libvirt waits before SIGKILL
+KILL_S = 15.0
+TEMPLATE_MAX = 64 << 20  # bytes of firmware variables
+LAST_WORDS = 1024  # characters of QEMU's log that an error carries
+
+
+class Starting:
+    """One start of a domain on its way; what it made is undone unless it succeeds."""
+
+    def __init__(
+        self, driver: "QemuDriver", dom: QemuDomain, undo: AsyncExitStack, definition: DomainDef | None = None
+    ) -> None:
+        self.driver = driver
+        self.dom = dom
+        self.undo = undo
+        self.paths = driver.host.paths.qemu
+        self.live: DomainDef = (definition or dom.config).copy()
+        self.number = driver.domains.next_id()
+        self.live.id = self.number
+        self.directory = self.paths.domain_dir(self.number, dom.name)
+
+    async def run(self, flags: int) -> Guest:
+        """Start QEMU, its vcpus stopped. Raises VirtError."""
+        driver, live = self.driver, self.live
+        caps = await driver.capabilities.get(live.devices.emulator or "")
+        check_start(live)
+        confine(live, driver.credentials, driver.config)
+        self.identity = await domain_identity(live, driver.credentials)
+        self.undo.push_async_callback(driver.ending_hooks, self.dom, live)
+        await self._hook(DomainOp.PREPARE)
+        await self._directories()
+        assign_aliases(live)
+        await check_presence(driver, self.dom, live)
+        await note_chains(live)
+        driver.ports.assign(live)
+        self.undo.callback(driver.ports.release, live)
+        context = Context.for_start(caps, driver.host.paths, driver.config, driver.host.privileged, self.number, live)
+        with self._monitor_listener() as listener, ExitStack() as ours:
+            context.monitor_fd = listener.fileno()
+            await open_interfaces(self.undo, ours, driver, live, context)
+            command = build(live, context)
+            labels = driver.labels(live)
+            await apply_labels(labels)
+            self.undo.push_async_callback(restore_labels, labels)
+            for file in command.files:
+                await in_thread(_make_file, file, self._owner)
+            await self._hook(DomainOp.START)
+            process = await self._spawn(command, caps, [listener.fileno(), *context.fds])
+        self.undo.push_async_callback(_kill, process)
+        guest = Guest(process, Monitor(self.dom.name), caps, self._monitor_path, self.directory)
+        guest.labels = labels
+        return guest
+
+    # --- files and descriptors -------------------------------------------------------------------------------
+
+    async def _directories(self) -> None:
+        for path in (self.directory, self.paths.channel_dir(self.number, self.dom.name)):
+            await in_thread(make_directory, path, 0o750, owner=self._owner)
+            self.undo.push_async_callback(in_thread, shutil.rmtree, path, ignore_errors=True)
+        key = self.paths.master_key(self.number, self.dom.name)
+        await in_thread(_write_key, key, self._owner)
+
+    @property
+    def _owner(self) -> Owner | None:
+        """Whose the guest's own files are; a session daemon's are its user's as they are made."""
+        return Owner(self.identity.uid, self.identity.gid) if self.driver.host.privileged else None
+
+    @property
+    def _monitor_path(self) -> Path:
+        return self.paths.monitor_socket(self.number, self.dom.name)
+
+    def _monitor_listener(self) -> socket.socket:
+        """The monitor's socket, made before QEMU so that connecting needs no waiting for it."""
+        return listen_socket(self._monitor_path, self._owner)
+
+    async def _spawn(self, command: Command, caps: QemuCapabilities, fds: list[int]) -> Process:
+        driver = self.driver
+        path = self.paths.log_file(self.dom.name)
+        try:
+            fd = await in_thread(_open_log, path)
+        except OSError as exc:
+            raise from_os_error(exc, f"cannot open '{path}'") from exc
+        try:
+            os.write(fd, _log_header(command, caps).encode())
+            self.log_start = os.fstat(fd).st_size
+            launch = Launch(
+                env=command.environment,
+                pass_fds=fds,
+                identity=self.identity if driver.host.privileged else None,
+                drop_capabilities=driver.host.privileged,
+                limits=driver.limits(),
+                umask=0o002,
+                cwd="/",
+                stdout=fd,
+                stderr=fd,
+            )
+            return spawn(command.argv, launch)
+        except OSError as exc:
+            raise from_os_error(exc, f"Cannot execute {command.argv[0]}") from exc
+        finally:
+            os.close(fd)
+
+    async def connect(self, guest: Guest) -> None:
+        """Connect to the monitor, or report why QEMU ended instead."""
+        connecting = asyncio.ensure_future(guest.monitor.connect(self._monitor_path, START_S))
+        ended = asyncio.ensure_future(guest.process.wait())
+        try:
+            await asyncio.wait({connecting, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await connecting
+                return
+        except VirtError:
+            # QEMU closes its monitor a moment before it is gone.
+            await asyncio.wait({ended}, timeout=ENDING_S)
+            if not ended.done():
+                raise
+        finally:
+            for task in (connecting, ended):
+                task.cancel()
+            await asyncio.gather(connecting, ended, return_exceptions=True)
+        raise await self.died()
+
+    async def died(self) -> InternalError:
+        """The error of a QEMU that ended before it was up: its own last words."""
+        return InternalError(
+            f"process exited while connecting to monitor: {await self._last_words()}", domain=From.QEMU
+        )
+
+    async def _last_words(self) -> str:
+        """What QEMU wrote to its log in this run."""
+        return await in_thread(_tail, self.paths.log_file(self.dom.name), self.log_start)
+
+    # --- hooks -----------------------------------------------------------------------------------------------
+
+    async def _hook(self, operation: DomainOp) -> None:
+        await self.driver.hook(self.dom, operation, self.live)
+
+
+async def start(
+    driver: "QemuDriver", dom: QemuDomain, flags: int, caller: Caller | None, definition: DomainDef | None = None
+) -> None:
+    """Start a domain, from its own definition or this one; `flags` are DomainCreateFlags. On an error nothing is left.
+
+    The caller holds the start job.
+    """
+    async with AsyncExitStack() as undo:
+        starting = Starting(driver, dom, undo, definition)
+        guest = await starting.run(flags)
+        dom.live, dom.guest = starting.live, guest
+        driver.domains.set_id(dom, starting.number)
+        dom.set_state(DomainState.PAUSED, DomainPausedReason.STARTING_UP)
+        undo.push_async_callback(_abandon, driver, dom)
+        # From here on a daemon that dies leaves a note of the half-started guest for the next one.
+        await driver.save_status(dom)
+        await in_thread(_write_pid, driver.host.paths.qemu.pid_file(dom.name), guest.process.pid)
+        await starting.connect(guest)
+        guest.monitor.start(lambda message: events.handle(driver, dom, message))
+        try:
+            await _bring_up(driver, dom, flags)
+        except OperationInvalid as exc:
+            if guest.process.running:
+                raise
+            raise await starting.died() from exc
+        undo.pop_all()
+    driver.emit_lifecycle(dom, DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
+    if flags & DomainCreateFlags.PAUSED:
+        driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
+    if flags & DomainCreateFlags.AUTODESTROY and caller is not None:
+        ending = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
+        guest.autodestroy = caller.on_close(lambda: driver.end(dom, ending))
+    driver.watch(dom, guest)
+
+
+async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:
+    """Learn from QEMU what it chose, tell it what is left to tell, and let the guest run."""
+    guest, live = dom.running, dom.live_def
+    await refresh(driver, dom)
+    await set_up(driver, dom)
+    await driver.hook(dom, DomainOp.STARTED, live)
+    if flags & DomainCreateFlags.PAUSED:
+        dom.set_state(DomainState.PAUSED, DomainPausedReason.USER)
+    else:
+        guest.resuming = (DomainRunningReason.BOOTED, DomainEventResumedDetailType.UNPAUSED)
+        await guest.monitor.execute("cont")
+        events.resumed(driver, dom)
+    guest.up = True
+    await driver.save_status(dom)
+
+
+async def _abandon(driver: "QemuDriver", dom: QemuDomain) -> None:
+    """A start failed after the domain was given its guest."""
+    guest = dom.running
+    guest.finished = True
+    await driver.remove_status(dom)
+    dom.guest = dom.live = None
+    driver.domains.set_id(dom, -1)
+    dom.set_state(DomainState.SHUTOFF, DomainShutoffReason.FAILED)
+    await guest.monitor.close()
+
+
+async def end(dom: QemuDomain, guest: Guest, ending: Ending, *, graceful: bool = False) -> None:
+    """Make QEMU end: SIGTERM, which lets it flush, then SIGKILL. Returns when the process is gone."""
+    guest.ending = guest.ending or ending
+    for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
+        if number is signal.SIGKILL and graceful:
+            break
+        guest.process.send_signal(number)
+        try:
+            async with asyncio.timeout(seconds):
+                await guest.process.wait()
+                return
+        except TimeoutError:
+            log.warning("%s: QEMU does not end by %s", dom.name, number.name)
+    guest.ending = None
+    word = "SIGTERM" if graceful else "SIGKILL"
+    raise OperationFailed(f"Failed to terminate process {guest.process.pid} with {word}: Device or resource busy")
+
+
+async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
+    """QEMU is gone: tidy up and tell. Runs once for each run of a domain."""
+    if guest.finishing:
+        await guest.over.wait()
+        return
+    guest.finishing = True
+    if guest.autodestroy is not None:
+        guest.autodestroy()
+    await guest.monitor.drain()
+    guest.finished = True
+    ending = guest.ending or Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
+    await guest.monitor.close()
+    live = dom.live_def
+    await clean_up(driver, dom, live, guest.labels)
+    await in_thread(_log_end, driver.host.paths.qemu.log_file(dom.name), ending)
+    await driver.remove_status(dom)
+    driver.domains.set_id(dom, -1)
+    dom.live = dom.guest = None
+    dom.set_state(DomainState.SHUTOFF, ending.reason)
+    dom.jobs.fail_waiters(OperationInvalid("domain is not running", domain=From.QEMU))
+    driver.emit_lifecycle(dom, DomainEventType.STOPPED, ending.detail)
+    driver.forget_if_transient(dom)
+    driver.guest_gone(guest)
+    guest.over.set()
+
+
+async def clean_up(driver: "QemuDriver", dom: QemuDomain, live: DomainDef, labels: list[Label]) -> None:
+    """Take back from the host what a run was given, and tell the hooks."""
+    paths = driver.host.paths.qemu
+    number = live.id if live.id is not None else dom.id
+    for path in (paths.domain_dir(number, dom.name), paths.channel_dir(number, dom.name)):
+        await in_thread(shutil.rmtree, path, ignore_errors=True)
+    driver.ports.release(live)
+    await close_interfaces(live)
+    await driver.ending_hooks(dom, live, restore_labels(labels))
+
+
+async def _kill(process: Process) -> None:
+    """End a QEMU whose start failed."""
+    process.send_signal(signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), KILL_S)
+
+
+# --- small files ------------------------------------------------------------------------------------------------
+
+
+def listen_socket(path: Path, owner: Owner | None) -> socket.socket:
+    """A listening unix socket for QEMU to accept on; only its user may connect."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)
+        old = os.umask(0o077)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(old)
+        if owner is not None:
+            os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+        sock.listen(1)
+    except OSError as exc:
+        sock.close()
+        raise from_os_error(exc, f"cannot listen on '{path}'") from exc
+    return sock
+
+
+def _write_key(path: Path, owner: Owner | None) -> None:
+    """The key that QEMU decrypts its secrets with: 32 random bytes."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(fd, secrets.token_bytes(32))
+        if owner is not None:
+            os.fchown(fd, owner.uid, owner.gid)
+    finally:
+        os.close(fd)
+
+
+def _make_file(file: NewFile, owner: Owner | None) -> None:
+    """A file that QEMU needs: a secret, or firmware variables copied from their template. Raises VirtError."""
+    path = Path(file.path)
+    if file.keep and path.exists():
+        return
+    try:
+        content = read_file(Path(file.template), TEMPLATE_MAX, follow=True) if file.template else file.content
+        write_file(path, content, 0o600, owner=owner)
+    except OSError as exc:
+        raise from_os_error(exc, f"cannot make '{path}'") from exc
+
+
+def _write_pid(path: Path, pid: int) -> None:
+    """The pid for administrators' scripts; the daemon itself goes by the status file."""
+    path.write_text(f"{pid}")
+
+
+def _open_log(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _stamp() -> str:
+    now = datetime.now(UTC)
+    return f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d}+0000"
+
+
+def _log_header(command: Command, caps: QemuCapabilities) -> str:
+    version = f"{caps.version // 1_000_000}.{caps.version // 1000 % 1000}.{caps.version % 1000}"
+    words = " ".join(f"{name}={value}" for name, value in command.environment.items())
+    argv = " \\\n".join(command.lines())
+    return (
+        f"{_stamp()}: starting up, qemu version: {version}{caps.package}, kernel: {platform.release()},"
+        f" hostname: {platform.node()}\n{words} \\\n{argv}\n"
+    )
+
+
+def _log_end(path: Path, ending: Ending) -> None:
+    with contextlib.suppress(OSError):
+        fd = _open_log(path)
+        try:
+            os.write(fd, f"{_stamp()}: shutting down, reason={ending.reason.name.lower()}\n".encode())
+        finally:
+            os.close(fd)
+
+
+def _tail(path: Path, start: int) -> str:
+    """The end of a log from `start`, without the time that QEMU puts before its messages."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(start, size - 4 * LAST_WORDS))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return text.strip()[-LAST_WORDS:]

@@ -1,0 +1,252 @@
+"""What clients ask about tuning: schedulers, limits, pinning, IOThreads, labels. Nothing is changed here.
+
+Limits that only a control group enforces are those of the definition for a domain that is off. A running guest has no
+control group of its own yet, and is answered as libvirtd answers where the controllers are not mounted.
+"""
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from pyvirtd.api.domain_tune import (
+    DomainGetEmulatorPinInfoReply,
+    DomainGetIOThreadInfoReply,
+    DomainGetSchedulerTypeReply,
+    DomainGetSecurityLabelListReply,
+    DomainGetVcpuPinInfoReply,
+    TunePart,
+)
+from pyvirtd.api.limits import CPUMAPS_MAX, DOMAIN_SCHEDULER_PARAMETERS_MAX, VCPUINFO_MAX
+from pyvirtd.api.rpc import accepts
+from pyvirtd.api.types import (
+    IOThreadInfo,
+    SecurityLabel,
+    TypedParam,
+    param_int,
+    param_llong,
+    param_string,
+    param_uint,
+    param_ullong,
+)
+from pyvirtd.constants.domain import DomainModificationImpact as Impact
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.constants.host import TypedParameterFlags
+from pyvirtd.core.domains import one_target
+from pyvirtd.core.security import domain_labels
+from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.stats_net import find_interface
+from pyvirtd.errors import BadCall, InternalError, OperationInvalid
+from pyvirtd.model.cpu import BlkioDevice, CpuTune, NumaMode
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.util.values import cpus_to_map, format_cpus
+
+if TYPE_CHECKING:
+    from pyvirtd.drivers.qemu.driver import QemuDriver
+
+STRING_OKAY = TypedParameterFlags.STRING_OKAY
+READ_FLAGS = Impact.LIVE | Impact.CONFIG
+PARAM_FLAGS = READ_FLAGS | STRING_OKAY
+UNLIMITED_KIB = 9007199254740991  # VIR_DOMAIN_MEMORY_PARAM_UNLIMITED
+# Scheduler parameters in libvirt's order, and the field of <cputune> that each is.
+SCHEDULER = (
+    ("cpu_shares", "shares"),
+    ("vcpu_period", "period"),
+    ("vcpu_quota", "quota"),
+    ("emulator_period", "emulator_period"),
+    ("emulator_quota", "emulator_quota"),
+    ("global_period", "global_period"),
+    ("global_quota", "global_quota"),
+    ("iothread_period", "iothread_period"),
+    ("iothread_quota", "iothread_quota"),
+)
+# virDomainNumatuneMemMode
+NUMA_MODES = {NumaMode.STRICT: 0, NumaMode.PREFERRED: 1, NumaMode.INTERLEAVE: 2, NumaMode.RESTRICTIVE: 3}
+BLKIO_DEVICE = ("weight", "read_iops_sec", "write_iops_sec", "read_bytes_sec", "write_bytes_sec")
+BANDWIDTH = ("average", "peak", "burst", "floor")
+
+
+class TuneReads(TunePart[QemuDomain]):
+    """The tuning procedures that only read."""
+
+    def __init__(self, driver: "QemuDriver") -> None:
+        self.driver = driver
+
+    # --- control groups --------------------------------------------------------------------------------------
+
+    def domain_get_scheduler_type(self, dom: QemuDomain) -> DomainGetSchedulerTypeReply:
+        if dom.guest is not None:
+            _no_controller("cgroup CPU controller is not mounted")
+        return DomainGetSchedulerTypeReply("posix", len(SCHEDULER))
+
+    def domain_get_scheduler_parameters(self, dom: QemuDomain, nparams: int) -> list[TypedParam]:
+        return self._scheduler(dom, nparams, 0, "virDomainGetSchedulerParameters")
+
+    @accepts(PARAM_FLAGS)
+    def domain_get_scheduler_parameters_flags(self, dom: QemuDomain, nparams: int, flags: int) -> list[TypedParam]:
+        return self._scheduler(dom, nparams, flags & ~STRING_OKAY, "virDomainGetSchedulerParametersFlags")
+
+    def _scheduler(self, dom: QemuDomain, nparams: int, flags: int, function: str) -> list[TypedParam]:
+        if nparams > DOMAIN_SCHEDULER_PARAMETERS_MAX:
+            raise InternalError("nparams too large", domain=From.RPC)
+        if nparams < 0:
+            raise BadCall(f"nparams in {function} must be zero or greater")
+        if not nparams:
+            raise BadCall(f"params in {function} must not be NULL")
+        definition = one_target(dom, flags)
+        if definition is dom.live:
+            _no_controller("cgroup CPU controller is not mounted")
+        tune = definition.cputune or CpuTune()
+        return [
+            (param_llong if name.endswith("quota") else param_ullong)(name, getattr(tune, field) or 0)
+            for name, field in SCHEDULER[:nparams]
+        ]
+
+    @accepts(PARAM_FLAGS)
+    def domain_get_memory_parameters(self, dom: QemuDomain, flags: int) -> list[TypedParam]:
+        definition = one_target(dom, flags)
+        if definition is dom.live:
+            _no_controller("cgroup memory controller is not mounted")
+        limits = ("hard_limit", "soft_limit", "swap_hard_limit")
+        found = {name: getattr(definition.memtune, f"{name}_kib", None) for name in limits}
+        return [param_ullong(name, UNLIMITED_KIB if value is None else value) for name, value in found.items()]
+
+    @accepts(PARAM_FLAGS)
+    def domain_get_blkio_parameters(self, dom: QemuDomain, flags: int) -> list[TypedParam]:
+        definition = one_target(dom, flags)
+        if definition is dom.live:
+            _no_controller("blkio cgroup isn't mounted")
+        tune = definition.blkiotune
+        params = [param_uint("weight", (tune.weight if tune is not None else None) or 0)]
+        if flags & STRING_OKAY:
+            devices = tune.device if tune is not None else []
+            params += [param_string(f"device_{name}", _of_devices(devices, name)) for name in BLKIO_DEVICE]
+        return params
+
+    # --- definitions -----------------------------------------------------------------------------------------
+
+    @accepts(PARAM_FLAGS)
+    def domain_get_numa_parameters(self, dom: QemuDomain, flags: int) -> list[TypedParam]:
+        tune = one_target(dom, flags).numatune
+        memory = tune.memory if tune is not None else None
+        mode = memory.mode if memory is not None else None
+        params = [param_int("numa_mode", NUMA_MODES[mode] if mode is not None else 0)]
+        if flags & STRING_OKAY:
+            nodes = (memory.nodeset if memory is not None else None) or ()
+            params.append(param_string("numa_nodeset", format_cpus(nodes)))
+        return params
+
+    @accepts(PARAM_FLAGS)
+    def domain_get_interface_parameters(self, dom: QemuDomain, device: str, flags: int) -> list[TypedParam]:
+        bandwidth = find_interface(one_target(dom, flags), device).bandwidth
+        params = []
+        for way, names in (("inbound", BANDWIDTH), ("outbound", BANDWIDTH[:3])):
+            rate = getattr(bandwidth, way, None)
+            params += [param_uint(f"{way}.{name}", getattr(rate, name, None) or 0) for name in names]
+        return params
+
+    # --- pinning ---------------------------------------------------------------------------------------------
+
+    @accepts(READ_FLAGS)
+    async def domain_get_vcpu_pin_info(
+        self, dom: QemuDomain, ncpumaps: int, maplen: int, flags: int
+    ) -> DomainGetVcpuPinInfoReply:
+        function = "virDomainGetVcpuPinInfo"
+        if ncpumaps > VCPUINFO_MAX:
+            raise InternalError("ncpumaps > REMOTE_VCPUINFO_MAX", domain=From.RPC)
+        if ncpumaps * maplen > CPUMAPS_MAX:
+            raise InternalError("ncpumaps * maplen > REMOTE_CPUMAPS_MAX", domain=From.RPC)
+        if ncpumaps <= 0:
+            raise BadCall(f"ncpumaps in {function} must be greater than zero")
+        if maplen <= 0:
+            raise BadCall(f"cpumaps in {function} must not be NULL")
+        host = await self._host_cpus()
+        definition = one_target(dom, flags)
+        pins = {pin.vcpu: pin.cpuset for pin in definition.cputune.vcpupin} if definition.cputune is not None else {}
+        default = definition.vcpu.cpuset or host
+        count = min(definition.vcpu.count, ncpumaps)
+        maps = b"".join(cpus_to_map(pins.get(vcpu) or default, maplen) for vcpu in range(count))
+        return DomainGetVcpuPinInfoReply(maps.ljust(ncpumaps * maplen, b"\0"), count)
+
+    @accepts(READ_FLAGS)
+    async def domain_get_emulator_pin_info(
+        self, dom: QemuDomain, maplen: int, flags: int
+    ) -> DomainGetEmulatorPinInfoReply:
+        if maplen > CPUMAPS_MAX:
+            raise InternalError("maplen > REMOTE_CPUMAPS_MAX", domain=From.RPC)
+        if maplen <= 0:
+            raise BadCall("cpumap in virDomainGetEmulatorPinInfo must not be NULL")
+        host = await self._host_cpus()
+        definition = one_target(dom, flags)
+        pinned = definition.cputune.emulatorpin if definition.cputune is not None else None
+        return DomainGetEmulatorPinInfoReply(cpus_to_map(pinned or definition.vcpu.cpuset or host, maplen), 1)
+
+    @accepts(READ_FLAGS)
+    async def domain_get_iothread_info(self, dom: QemuDomain, flags: int) -> DomainGetIOThreadInfoReply:
+        definition = one_target(dom, flags)
+        if definition is dom.live:
+            threads = await self._live_iothreads(dom)
+        else:
+            host = await self._host_cpus()
+            tune = definition.cputune
+            pins = {pin.iothread: pin.cpuset for pin in tune.iothreadpin} if tune is not None else {}
+            default = definition.vcpu.cpuset or host
+            threads = [
+                IOThreadInfo(number, cpus_to_map(pins.get(number) or default)) for number in iothread_ids(definition)
+            ]
+        return DomainGetIOThreadInfoReply(threads, len(threads))
+
+    async def _live_iothreads(self, dom: QemuDomain) -> list[IOThreadInfo]:
+        """The threads as they are, where the kernel lets them run."""
+        threads = []
+        for thread in await dom.monitor.execute("query-iothreads"):
+            number = str(thread["id"]).removeprefix("iothread")
+            with suppress(ProcessLookupError):
+                cpus = os.sched_getaffinity(thread["thread-id"])
+                if number.isdigit():
+                    threads.append(IOThreadInfo(int(number), cpus_to_map(cpus)))
+        return threads
+
+    async def _host_cpus(self) -> frozenset[int]:
+        return (await self.driver.host.info.topology()).online
+
+    # --- security --------------------------------------------------------------------------------------------
+
+    def domain_get_security_label(self, dom: QemuDomain) -> SecurityLabel:
+        return (self._labels(dom) or [SecurityLabel(b"\0", 0)])[0]
+
+    def domain_get_security_label_list(self, dom: QemuDomain) -> DomainGetSecurityLabelListReply:
+        labels = self._labels(dom)
+        return DomainGetSecurityLabelListReply(labels, len(labels))
+
+    def _labels(self, dom: QemuDomain) -> list[SecurityLabel]:
+        """The label of the guest's process in each security model; none while it is off."""
+        if dom.live is None:
+            return []
+        labels = domain_labels(dom.live, self.driver.credentials)
+        return [SecurityLabel(label.encode() + b"\0", 0) for label in labels]
+
+    @accepts(STRING_OKAY)
+    def domain_get_launch_security_info(self, dom: QemuDomain, flags: int) -> list[TypedParam]:
+        """Nothing: what there is to know of a guest is known of SEV's only."""
+        return []
+
+
+def _no_controller(detail: str) -> NoReturn:
+    raise OperationInvalid(detail, domain=From.QEMU)
+
+
+def _of_devices(devices: list[BlkioDevice], name: str) -> str:
+    """One limit of all devices, "PATH,LIMIT,PATH,LIMIT", without those that have none."""
+    words = []
+    for device in devices:
+        if limit := getattr(device, name):
+            words += [device.path or "", str(limit)]
+    return ",".join(words)
+
+
+def iothread_ids(definition: DomainDef) -> list[int]:
+    """The numbers of a definition's IOThreads: those it names, then the lowest free ones up to their count."""
+    named = [thread.id for thread in definition.iothreadids]
+    missing = max((definition.iothreads or 0) - len(named), 0)
+    free = (number for number in range(1, len(named) + missing + 1) if number not in named)
+    return [*named, *(number for number, _ in zip(free, range(missing), strict=False))]
