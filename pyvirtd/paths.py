@@ -55,6 +55,10 @@ class FamilyPaths:
         """The link to the definition that marks an object for autostart."""
         return self.autostart / f"{name}.xml"
 
+    def autostart_once_link(self, name: str) -> Path:
+        """The link that marks an object for the next autostart only."""
+        return self.autostart / f"{name}.xml.once"
+
     def status_file(self, name: str) -> Path:
         """The state of a running object."""
         return self.run / f"{name}.xml"

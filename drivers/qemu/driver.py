@@ -104,13 +104,18 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         async def one(dom: QemuDomain) -> None:
             async with waiting:
                 try:
+                    # Before the start: one that fails is not tried at the next boot.
+                    if dom.autostart_once:
+                        await self.mark_autostart(dom, on=False, once=True)
+                    if dom.active:
+                        return
                     await self.start_domain(dom, 0, None)
                 except VirtError as exc:
                     log.error("domain %s does not autostart: %s", dom.name, exc)
 
         async with asyncio.TaskGroup() as group:
             for dom in self.domains:
-                if dom.autostart and not dom.active:
+                if dom.autostart_once or (dom.autostart and not dom.active):
                     group.create_task(one(dom))
 
     async def stop(self) -> None:

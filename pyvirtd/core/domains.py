@@ -74,7 +74,7 @@ class HypervisorDriver(Driver, Generic[Dom]):
         config = Deferred(name, uuid, stored.text) if uuid is not None else await self.parse(stored.text)
         if self.domains.match_new(config) is None:
             dom = self.new_domain(config, persistent=True)
-            dom.autostart = stored.autostart
+            dom.autostart, dom.autostart_once = stored.autostart, stored.autostart_once
             self.domains.add(dom)
 
     async def check_definitions(self) -> None:
@@ -116,6 +116,20 @@ class HypervisorDriver(Driver, Generic[Dom]):
 
     async def undefine_extras(self, dom: Dom, flags: int) -> None:
         """Refuse to undefine what still has a save image, NVRAM…, or remove that as the flags say."""
+
+    async def mark_autostart(self, dom: Dom, *, on: bool, once: bool) -> None:
+        """Mark a domain for every autostart, or (`once`) for the next one only. Raises OperationInvalid."""
+        async with self.names.hold(dom.name, dom.uuid_text):
+            if not dom.persistent:
+                raise OperationInvalid("cannot set autostart for transient domain")
+            if (dom.autostart_once if once else dom.autostart) == on:
+                return
+            if self.definitions is not None:
+                await self.definitions.set_autostart(dom.name, on=on, once=once)
+            if once:
+                dom.autostart_once = on
+            else:
+                dom.autostart = on
 
     def emit_lifecycle(self, dom: Dom, event: DomainEventType, detail: int) -> None:
         self.host.events.emit(self, DomainEventLifecycle(dom, event, detail))
@@ -272,7 +286,7 @@ class CommonDomains(DomainPart[Dom], Generic[Dom]):
             await driver.undefine_extras(dom, flags)
             if driver.definitions is not None:
                 await driver.definitions.remove(dom.name)
-            dom.persistent = dom.autostart = False
+            dom.persistent = dom.autostart = dom.autostart_once = False
             driver.emit_lifecycle(dom, DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
             driver.forget_if_transient(dom)
 
@@ -289,7 +303,8 @@ class CommonDomains(DomainPart[Dom], Generic[Dom]):
             renamed = dom.config.copy()
             renamed.name = new
             if driver.definitions is not None:
-                await driver.definitions.rename(old, new, renamed.format(SECURE), autostart=dom.autostart)
+                text, once = renamed.format(SECURE), dom.autostart_once
+                await driver.definitions.rename(old, new, text, autostart=dom.autostart, autostart_once=once)
             driver.emit_lifecycle(dom, DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.RENAMED)
             dom.config = renamed
             self.domains.rename(dom, old)
@@ -312,15 +327,13 @@ class CommonDomains(DomainPart[Dom], Generic[Dom]):
         return int(dom.autostart)
 
     async def domain_set_autostart(self, dom: Dom, autostart: int) -> None:
-        driver = self.driver
-        async with driver.names.hold(dom.name, dom.uuid_text):
-            if not dom.persistent:
-                raise OperationInvalid("cannot set autostart for transient domain")
-            if dom.autostart == bool(autostart):
-                return
-            if driver.definitions is not None:
-                await driver.definitions.set_autostart(dom.name, on=bool(autostart))
-            dom.autostart = bool(autostart)
+        await self.driver.mark_autostart(dom, on=bool(autostart), once=False)
+
+    def domain_get_autostart_once(self, dom: Dom) -> int:
+        return int(dom.autostart_once)
+
+    async def domain_set_autostart_once(self, dom: Dom, autostart: int) -> None:
+        await self.driver.mark_autostart(dom, on=bool(autostart), once=True)
 
     # --- title, description, metadata ------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ class DomainObject(Domain):
         self.live: DomainDef | None = None
         self.persistent = persistent
         self.autostart = False
+        self.autostart_once = False
         self.updated = False
         self.id = -1
         self.state = DomainState.SHUTOFF

@@ -34,6 +34,7 @@ class Stored:
     name: str
     text: str
     autostart: bool
+    autostart_once: bool = False
 
 
 class Definitions:
@@ -62,7 +63,8 @@ class Definitions:
             except OSError as exc:
                 log.error("%s is left alone: %s", path, exc.strerror or exc)
                 continue
-            found.append(Stored(path.stem, text, self.paths.autostart_link(path.stem).is_symlink()))
+            marks = (self.paths.autostart_link(path.stem), self.paths.autostart_once_link(path.stem))
+            found.append(Stored(path.stem, text, *(mark.is_symlink() for mark in marks)))
         return found
 
     async def save(self, name: str, xml: str) -> None:
@@ -74,16 +76,17 @@ class Definitions:
             raise from_os_error(exc, f"cannot write '{path}'") from exc
 
     async def remove(self, name: str) -> None:
-        """Remove a definition and its autostart link, the link first: it never stands alone."""
+        """Remove a definition and its autostart links, the links first: they never stand alone."""
         try:
             await durable_unlink(self.paths.autostart_link(name), missing_ok=True)
+            await durable_unlink(self.paths.autostart_once_link(name), missing_ok=True)
             await durable_unlink(self.paths.config_file(name), missing_ok=True)
         except OSError as exc:
             raise from_os_error(exc, f"cannot remove config for '{name}'") from exc
 
-    async def set_autostart(self, name: str, *, on: bool) -> None:
-        """Make or remove the autostart link."""
-        link = self.paths.autostart_link(name)
+    async def set_autostart(self, name: str, *, on: bool, once: bool = False) -> None:
+        """Make or remove the autostart link; `once`: that for the next autostart only."""
+        link = self.paths.autostart_once_link(name) if once else self.paths.autostart_link(name)
         try:
             if on:
                 link.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -93,12 +96,14 @@ class Definitions:
         except OSError as exc:
             raise from_os_error(exc, f"Failed to change autostart of '{name}'") from exc
 
-    async def rename(self, old: str, new: str, xml: str, *, autostart: bool) -> None:
+    async def rename(self, old: str, new: str, xml: str, *, autostart: bool, autostart_once: bool = False) -> None:
         """Move a definition to a new name: the new file stands before the old one goes, and goes if that stays."""
         try:
             await self.save(new, xml)
             if autostart:
                 await self.set_autostart(new, on=True)
+            if autostart_once:
+                await self.set_autostart(new, on=True, once=True)
             await self.remove(old)
         except VirtError:
             if self.paths.config_file(old).exists():

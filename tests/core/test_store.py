@@ -50,7 +50,7 @@ def test_a_link_among_the_definitions_is_not_followed(tmp_path: Path) -> None:
     assert load(definitions) == []
 
 
-def test_removing_takes_the_link_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_takes_the_links_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     definitions = store(tmp_path)
     removed: list[str] = []
     unlink = os.unlink
@@ -66,7 +66,7 @@ def test_removing_takes_the_link_first(tmp_path: Path, monkeypatch: pytest.Monke
         await definitions.remove("a")
 
     asyncio.run(work())
-    assert removed == ["autostart", "etc"]
+    assert removed == ["autostart", "autostart", "etc"]
     assert load(definitions) == []
 
 
