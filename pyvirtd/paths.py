@@ -167,6 +167,49 @@ class QemuPaths(FamilyPaths):
         """The emulated TPM's memory."""
         return self.swtpm / uuid
 
+    @property
+    def swtpm_run(self) -> Path:
+        """Sockets and pids of running TPM emulators."""
+        return self.run / "swtpm"
+
+    def swtpm_log_file(self, name: str) -> Path:
+        return self.swtpm_log / f"{name}-swtpm.log"
+
+    def swtpm_socket(self, domain_id: int, name: str) -> Path:
+        return self.swtpm_run / f"{short_name(domain_id, name)}-swtpm.sock"
+
+    def swtpm_pid(self, domain_id: int, name: str) -> Path:
+        return self.swtpm_run / f"{short_name(domain_id, name)}-swtpm.pid"
+
+    def virtiofs_socket(self, domain_id: int, name: str, alias: str) -> Path:
+        return self.domain_dir(domain_id, name) / f"{alias}-fs.sock"
+
+    def virtiofs_pid(self, domain_id: int, name: str, alias: str) -> Path:
+        return self.run / f"{short_name(domain_id, name)}-{alias}-fs.pid"
+
+    def virtiofs_log(self, name: str, alias: str) -> Path:
+        return self.log / f"{name}-{alias}-virtiofsd.log"
+
+    def dbus_file(self, domain_id: int, name: str, kind: str) -> Path:
+        """Of a guest's own D-Bus daemon: its `sock`, its `conf`, its `pid`."""
+        return self.dbus / f"{short_name(domain_id, name)}-dbus.{kind}"
+
+    def pr_helper_socket(self, domain_id: int, name: str) -> Path:
+        return self.domain_dir(domain_id, name) / "pr-helper0.sock"
+
+    def pr_helper_pid(self, domain_id: int, name: str) -> Path:
+        return self.run / f"{short_name(domain_id, name)}-pr-helper0.pid"
+
+    def passt_file(self, domain_id: int, name: str, alias: str, kind: str) -> Path:
+        """Of an interface's passt: its `socket`, its `pid`."""
+        return self.passt / f"{short_name(domain_id, name)}-{alias}.{kind}"
+
+    def slirp_pid(self, domain_id: int, name: str, alias: str) -> Path:
+        return self.slirp / f"{short_name(domain_id, name)}-{alias}-slirp.pid"
+
+    def gpu_pid(self, domain_id: int, name: str, alias: str) -> Path:
+        return self.run / f"{short_name(domain_id, name)}-{alias}-vhost-user-gpu.pid"
+
     def directories(self) -> tuple[Directory, ...]:
         """What must exist before the driver starts, parents first."""
         ours = [self.config, self.autostart, self.run, self.log, self.cache, self.capabilities]
@@ -245,7 +288,7 @@ class Paths:
                 cache=cache / "qemu",
                 log=log / "qemu",
                 swtpm=state / "swtpm",
-                swtpm_log=log / "swtpm/libvirt/qemu",
+                swtpm_log=root / "var/log/swtpm/libvirt/qemu",
             ),
             networks=FamilyPaths(config / "qemu/networks", run / "network"),
             storage=FamilyPaths(config / "storage", run / "storage"),
@@ -358,4 +401,9 @@ class Paths:
 
 def runtime_name(domain_id: int, name: str) -> str:
     """The directory name of a running guest: id and the beginning of its name."""
-    return f"domain-{domain_id}-{name[:SHORT_NAME_MAX]}"
+    return f"domain-{short_name(domain_id, name)}"
+
+
+def short_name(domain_id: int, name: str) -> str:
+    """What the files of a running guest's helpers begin with."""
+    return f"{domain_id}-{name[:SHORT_NAME_MAX]}"

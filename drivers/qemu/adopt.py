@@ -26,11 +26,11 @@ from pyvirtd.constants.domain import (
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.jobs import LongJob
 from pyvirtd.drivers.qemu import events, process
+from pyvirtd.drivers.qemu.command.block import last_node
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.drivers.qemu.runtime import refresh, reserve_interfaces
 from pyvirtd.errors import VirtError, from_os_error
-from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.status import (
     STATUS_VIEW,
     DomStatus,
@@ -82,7 +82,8 @@ def status_of(dom: QemuDomain, channels: Path) -> DomStatus:
         lib_dir=str(guest.directory),
         channel_target_dir=str(channels),
         remember_owner=True,
-        nodename=_last_node(live),
+        nodename=last_node(live),
+        fdset=guest.fdsets,
         agent_timeout=dom.agent_timeout,
         domain=live,
     )
@@ -91,11 +92,6 @@ def status_of(dom: QemuDomain, channels: Path) -> DomStatus:
 def _word(name: str) -> str:
     """An enumeration's name as the file spells it."""
     return name.lower().replace("_", " ")
-
-
-def _last_node(live: DomainDef) -> int:
-    """The greatest number of a block node, from which a later daemon counts on."""
-    return max((source.index or 0 for disk in live.devices.disk if (source := disk.source) is not None), default=0)
 
 
 def _state(status: DomStatus) -> tuple[DomainState, int]:
@@ -245,6 +241,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     guest = Guest(running, Monitor(dom.name), caps, monitor_path, monitor_path.parent)
     guest.taints = [taint.flag for taint in status.taint]
     guest.fake_reboot = status.fakereboot
+    guest.fdsets = status.fdset or 0
     guest.up = True
     dom.live, dom.guest = status.domain, guest
     dom.agent_timeout = status.agent_timeout if status.agent_timeout is not None else -2

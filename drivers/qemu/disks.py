@@ -11,7 +11,7 @@ from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.errors import VirtError, from_os_error
 from pyvirtd.model.disk import Disk, DiskDevice
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.model.storage import BackingStore, BlockSource, FileSource, StorageFormat
+from pyvirtd.model.storage import BackingStore, BlockSource, DirSource, FileSource, StorageFormat
 from pyvirtd.model.words import StartupPolicy
 from pyvirtd.util.files import in_thread
 
@@ -54,6 +54,8 @@ async def note_chains(live: DomainDef) -> None:
         if disk.source is None:
             if disk.driver is not None:
                 disk.driver.type = None
+        elif disk.backing_store is None and isinstance(disk.source, DirSource):
+            disk.backing_store = BackingStore()
         elif disk.backing_store is None and path is not None and disk.driver is not None:
             kind = disk.driver.type
             if kind is StorageFormat.RAW or (kind is StorageFormat.QCOW2 and await in_thread(_stands_alone, path)):

@@ -48,6 +48,7 @@ class Guest:
     agent: Agent | None = None
     agent_connected: bool | None = None
     labels: list[Label] = field(default_factory=list)
+    fdsets: int = 0  # sets of descriptors that QEMU was given; the next one's number
     taps: list[str] = field(default_factory=list)
     vcpu_threads: dict[int, int] = field(default_factory=dict)  # vcpu -> thread id
     balloon_kib: int | None = None

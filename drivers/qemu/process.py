@@ -8,13 +8,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import platform
-import secrets
 import shutil
 import signal
 import socket
 from contextlib import AsyncExitStack, ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,17 +33,31 @@ from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
 from pyvirtd.drivers.qemu import events
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
+from pyvirtd.drivers.qemu.chardev_files import open_chardevs
 from pyvirtd.drivers.qemu.command import build
-from pyvirtd.drivers.qemu.command.context import Command, Context, NewFile
+from pyvirtd.drivers.qemu.command.context import Command, Context
 from pyvirtd.drivers.qemu.disks import check_presence, note_chains
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.limits import check_start
 from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.drivers.qemu.postparse import assign_aliases
+from pyvirtd.drivers.qemu.prepare import fill_in
+from pyvirtd.drivers.qemu.run_files import (
+    log_end,
+    log_header,
+    make_file,
+    make_memory_directories,
+    open_log,
+    remove_memory_directories,
+    tail,
+    write_key,
+    write_pid,
+)
 from pyvirtd.drivers.qemu.runtime import close_interfaces, open_interfaces, refresh, set_up
+from pyvirtd.drivers.qemu.sockets import listen_socket
 from pyvirtd.errors import InternalError, OperationFailed, OperationInvalid, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.util.files import Owner, in_thread, make_directory, read_file, write_file
+from pyvirtd.util.files import Owner, in_thread, make_directory
 from pyvirtd.util.process import Launch, Process, spawn
 
 if TYPE_CHECKING:
@@ -58,8 +69,6 @@ START_S = 60.0  # for QEMU to answer on its monitor
 ENDING_S = 0.5
 TERM_S = 10.0  # after SIGTERM, as libvirt waits before SIGKILL
 KILL_S = 15.0
-TEMPLATE_MAX = 64 << 20  # bytes of firmware variables
-LAST_WORDS = 1024  # characters of QEMU's log that an error carries
 
 
 class Starting:
@@ -90,23 +99,26 @@ class Starting:
         assign_aliases(live)
         await check_presence(driver, self.dom, live)
         await note_chains(live)
+        fill_in(live, driver.config, self.paths, self.number)
         driver.ports.assign(live)
         self.undo.callback(driver.ports.release, live)
         context = Context.for_start(caps, driver.host.paths, driver.config, driver.host.privileged, self.number, live)
+        context.reset_nvram = bool(flags & DomainCreateFlags.RESET_NVRAM)
         with self._monitor_listener() as listener, ExitStack() as ours:
             context.monitor_fd = listener.fileno()
             await open_interfaces(self.undo, ours, driver, live, context)
+            await open_chardevs(live, ours, context, self._owner)
             command = build(live, context)
+            await self._files(command)
             labels = driver.labels(live)
             await apply_labels(labels)
             self.undo.push_async_callback(restore_labels, labels)
-            for file in command.files:
-                await in_thread(_make_file, file, self._owner)
             await self._hook(DomainOp.START)
             process = await self._spawn(command, caps, [listener.fileno(), *context.fds])
         self.undo.push_async_callback(_kill, process)
         guest = Guest(process, Monitor(self.dom.name), caps, self._monitor_path, self.directory)
         guest.labels = labels
+        guest.fdsets = command.fdsets
         return guest
 
     # --- files and descriptors -------------------------------------------------------------------------------
@@ -116,7 +128,16 @@ class Starting:
             await in_thread(make_directory, path, 0o750, owner=self._owner)
             self.undo.push_async_callback(in_thread, shutil.rmtree, path, ignore_errors=True)
         key = self.paths.master_key(self.number, self.dom.name)
-        await in_thread(_write_key, key, self._owner)
+        await in_thread(write_key, key, self._owner)
+
+    async def _files(self, command: Command) -> None:
+        """What the command line refers to and nobody else makes. New firmware variables outlive a failed start."""
+        self.undo.push_async_callback(
+            in_thread, remove_memory_directories, self.driver.config, self.paths, self.number, self.dom.name
+        )
+        await in_thread(make_memory_directories, command.memory_dirs, self._owner)
+        for file in command.files:
+            await in_thread(make_file, file, self._owner)
 
     @property
     def _owner(self) -> Owner | None:
@@ -135,11 +156,11 @@ class Starting:
         driver = self.driver
         path = self.paths.log_file(self.dom.name)
         try:
-            fd = await in_thread(_open_log, path)
+            fd = await in_thread(open_log, path)
         except OSError as exc:
             raise from_os_error(exc, f"cannot open '{path}'") from exc
         try:
-            os.write(fd, _log_header(command, caps).encode())
+            os.write(fd, log_header(command, caps).encode())
             self.log_start = os.fstat(fd).st_size
             launch = Launch(
                 env=command.environment,
@@ -186,7 +207,7 @@ class Starting:
 
     async def _last_words(self) -> str:
         """What QEMU wrote to its log in this run."""
-        return await in_thread(_tail, self.paths.log_file(self.dom.name), self.log_start)
+        return await in_thread(tail, self.paths.log_file(self.dom.name), self.log_start)
 
     # --- hooks -----------------------------------------------------------------------------------------------
 
@@ -210,7 +231,7 @@ async def start(
         undo.push_async_callback(_abandon, driver, dom)
         # From here on a daemon that dies leaves a note of the half-started guest for the next one.
         await driver.save_status(dom)
-        await in_thread(_write_pid, driver.host.paths.qemu.pid_file(dom.name), guest.process.pid)
+        await in_thread(write_pid, driver.host.paths.qemu.pid_file(dom.name), guest.process.pid)
         await starting.connect(guest)
         guest.monitor.start(lambda message: events.handle(driver, dom, message))
         try:
@@ -288,7 +309,7 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     await guest.monitor.close()
     live = dom.live_def
     await clean_up(driver, dom, live, guest.labels)
-    await in_thread(_log_end, driver.host.paths.qemu.log_file(dom.name), ending)
+    await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending)
     await driver.remove_status(dom)
     driver.domains.set_id(dom, -1)
     dom.live = dom.guest = None
@@ -306,6 +327,7 @@ async def clean_up(driver: "QemuDriver", dom: QemuDomain, live: DomainDef, label
     number = live.id if live.id is not None else dom.id
     for path in (paths.domain_dir(number, dom.name), paths.channel_dir(number, dom.name)):
         await in_thread(shutil.rmtree, path, ignore_errors=True)
+    await in_thread(remove_memory_directories, driver.config, paths, number, dom.name)
     driver.ports.release(live)
     await close_interfaces(live)
     await driver.ending_hooks(dom, live, restore_labels(labels))
@@ -316,93 +338,3 @@ async def _kill(process: Process) -> None:
     process.send_signal(signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), KILL_S)
-
-
-# --- small files ------------------------------------------------------------------------------------------------
-
-
-def listen_socket(path: Path, owner: Owner | None) -> socket.socket:
-    """A listening unix socket for QEMU to accept on; only its user may connect."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        path.unlink(missing_ok=True)
-        old = os.umask(0o077)
-        try:
-            sock.bind(str(path))
-        finally:
-            os.umask(old)
-        if owner is not None:
-            os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
-        sock.listen(1)
-    except OSError as exc:
-        sock.close()
-        raise from_os_error(exc, f"cannot listen on '{path}'") from exc
-    return sock
-
-
-def _write_key(path: Path, owner: Owner | None) -> None:
-    """The key that QEMU decrypts its secrets with: 32 random bytes."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.write(fd, secrets.token_bytes(32))
-        if owner is not None:
-            os.fchown(fd, owner.uid, owner.gid)
-    finally:
-        os.close(fd)
-
-
-def _make_file(file: NewFile, owner: Owner | None) -> None:
-    """A file that QEMU needs: a secret, or firmware variables copied from their template. Raises VirtError."""
-    path = Path(file.path)
-    if file.keep and path.exists():
-        return
-    try:
-        content = read_file(Path(file.template), TEMPLATE_MAX, follow=True) if file.template else file.content
-        write_file(path, content, 0o600, owner=owner)
-    except OSError as exc:
-        raise from_os_error(exc, f"cannot make '{path}'") from exc
-
-
-def _write_pid(path: Path, pid: int) -> None:
-    """The pid for administrators' scripts; the daemon itself goes by the status file."""
-    path.write_text(f"{pid}")
-
-
-def _open_log(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
-def _stamp() -> str:
-    now = datetime.now(UTC)
-    return f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d}+0000"
-
-
-def _log_header(command: Command, caps: QemuCapabilities) -> str:
-    version = f"{caps.version // 1_000_000}.{caps.version // 1000 % 1000}.{caps.version % 1000}"
-    words = " ".join(f"{name}={value}" for name, value in command.environment.items())
-    argv = " \\\n".join(command.lines())
-    return (
-        f"{_stamp()}: starting up, qemu version: {version}{caps.package}, kernel: {platform.release()},"
-        f" hostname: {platform.node()}\n{words} \\\n{argv}\n"
-    )
-
-
-def _log_end(path: Path, ending: Ending) -> None:
-    with contextlib.suppress(OSError):
-        fd = _open_log(path)
-        try:
-            os.write(fd, f"{_stamp()}: shutting down, reason={ending.reason.name.lower()}\n".encode())
-        finally:
-            os.close(fd)
-
-
-def _tail(path: Path, start: int) -> str:
-    """The end of a log from `start`, without the time that QEMU puts before its messages."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(start, size - 4 * LAST_WORDS))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return text.strip()[-LAST_WORDS:]

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pyvirtd.core.tap import close_interface, open_interface, reserve_names
 from pyvirtd.drivers.qemu.blocks_limits import apply_limits
 from pyvirtd.drivers.qemu.command import Context, NetBackend, uses_tap
+from pyvirtd.drivers.qemu.disks import REMOVABLE
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
 from pyvirtd.drivers.qemu.stats_perf import apply_perf
+from pyvirtd.drivers.qemu.stats_qmp import device_alias
 from pyvirtd.drivers.qemu.tune_pins import apply_pins
 from pyvirtd.errors import ConfigUnsupported, VirtError
 from pyvirtd.model.chardev import ChannelState, ChardevType, PtySource, VirtioTarget
+from pyvirtd.model.disk import Tray
 from pyvirtd.model.domain import DomainDef, DomainType
 from pyvirtd.model.graphics import Password, SpiceGraphics, VncGraphics
 from pyvirtd.model.net import InterfaceTarget, InterfaceType
@@ -35,6 +38,8 @@ async def refresh(driver: "QemuDriver", dom: QemuDomain) -> None:
     )
     note_chardevs(live, chardevs)
     guest.vcpu_threads = {int(cpu["cpu-index"]): int(cpu["thread-id"]) for cpu in threads}
+    if any(disk.device in REMOVABLE for disk in live.devices.disk):
+        note_trays(live, await guest.monitor.execute("query-block"))
     for channel in live.devices.channel:
         target = channel.target
         if isinstance(target, VirtioTarget) and target.name == AGENT_CHANNEL:
@@ -99,6 +104,8 @@ async def set_up(driver: "QemuDriver", dom: QemuDomain) -> None:
             )
         if wanted is not None and wanted < live.memory.kib:
             await guest.monitor.execute("balloon", {"value": wanted * 1024})
+        answer = await guest.monitor.execute("query-balloon")
+        live.current_memory_kib = int(answer["actual"]) // 1024
     elif wanted is not None:
         live.current_memory_kib = live.memory.kib
 
@@ -148,6 +155,15 @@ def note_chardevs(live: DomainDef, answers: list[dict[str, Any]]) -> None:
         target = getattr(device, "target", None)
         if isinstance(target, VirtioTarget):
             target.state = ChannelState.CONNECTED if answer.get("frontend-open") else ChannelState.DISCONNECTED
+
+
+def note_trays(live: DomainDef, answers: list[dict[str, Any]]) -> None:
+    """Whether the trays of removable disks are open, from query-block; of a disk without a medium that is not told."""
+    by_alias = {device_alias(answer): answer for answer in answers}
+    for disk in live.devices.disk:
+        answer = by_alias.get(disk.info.alias or "")
+        if disk.device in REMOVABLE and answer is not None:
+            disk.target.tray = Tray.OPEN if answer.get("tray_open") else Tray.CLOSED
 
 
 def set_pty(device: Any, path: str) -> None:

@@ -229,18 +229,19 @@ class VncGraphics(Graphics, Listening, case="vnc"):
         self.autoport = bool(self.autoport)
 
     @staticmethod
-    def _own_socket(first: AnyListen) -> str | None:
-        """The older attribute is for a path that the user gave."""
-        if not isinstance(first, SocketListen) or first.origin.auto_generated or first.origin.from_config:
+    def _own_socket(first: AnyListen, view: View) -> str | None:
+        """The older attribute: of a running guest, or of a path that the user gave."""
+        if not isinstance(first, SocketListen):
             return None
-        return first.socket
+        chosen = first.origin.auto_generated or first.origin.from_config
+        return first.socket if view & LIVE or not chosen else None
 
     def printed(self, view: View) -> Self:
         twin = self.shallow()
         first = self.listen[0] if self.listen else None
         twin.socket = twin.listen_attr = None
         if isinstance(first, SocketListen | NoneListen):
-            twin.socket = self._own_socket(first)
+            twin.socket = self._own_socket(first, view)
             twin.port = twin.autoport = twin.websocket = twin.websocket_generated = None  # type: ignore[assignment]
             return twin
         if self.websocket_generated and not view & LIVE:

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyvirtd.config.qemu import QemuConfig
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.command.context import Builder, Json, Props
 from pyvirtd.errors import ConfigUnsupported, InternalError
 from pyvirtd.model.cpu import AllocationMode, MemoryBacking, MemorySource, NumaCell, NumaMode, Numatune
 from pyvirtd.model.words import MemoryAccess
+from pyvirtd.paths import QemuPaths
 
 SYSTEM_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 _POLICIES = {NumaMode.STRICT: "bind", NumaMode.PREFERRED: "preferred", NumaMode.INTERLEAVE: "interleave"}
@@ -102,9 +104,14 @@ def _short_name(build: Builder) -> str:
     return build.context.directory.name.removeprefix("domain-")
 
 
+def memory_base(config: QemuConfig, paths: QemuPaths) -> Path:
+    """The directory that holds each guest's own for its memory."""
+    return Path(config.memory_backing_dir) / "libvirt/qemu" if config.memory_backing_dir else paths.ram
+
+
 def memory_path(build: Builder, name: str) -> str:
     """The file that holds an object's memory."""
-    base = Path(build.config.memory_backing_dir) if build.config.memory_backing_dir else build.context.paths.ram
+    base = memory_base(build.config, build.context.paths)
     directory = base / _short_name(build)
     build.command.memory_dirs.append(str(directory))
     return str(directory / name)

@@ -38,8 +38,17 @@ _CACHES = {
 class Layer:
     """One layer of a disk: its source, its format, the number of its nodes."""
 
-    def __init__(self, source: AnySource, kind: StorageFormat, below: BackingStore | None, *, ends: bool) -> None:
+    def __init__(
+        self,
+        source: AnySource,
+        kind: StorageFormat,
+        below: BackingStore | None,
+        *,
+        ends: bool,
+        store: BackingStore | None = None,
+    ) -> None:
         self.source = source
+        self._store = store  # of a layer below the top one
         self.format = kind
         self.below = below
         self.ends = ends
@@ -48,8 +57,21 @@ class Layer:
         self.auth: Auth | None = source.common.auth
 
     @property
+    def index(self) -> int:
+        """The number of the layer's nodes; 0 before it has one. A chain's XML has it on <backingStore>."""
+        own = self._store.index if self._store is not None else None
+        return own or self.source.index or 0
+
+    @index.setter
+    def index(self, number: int) -> None:
+        if self._store is None:
+            self.source.index = number
+        else:
+            self._store.index, self.source.index = number, None
+
+    @property
     def name(self) -> str:
-        return f"libvirt-{self.source.index}"
+        return f"libvirt-{self.index}"
 
     @property
     def sliced(self) -> Slice | None:
@@ -84,6 +106,7 @@ def layers_of(disk: Disk) -> Iterator[Layer]:
             (store.format_.type if store.format_ else None) or StorageFormat.RAW,
             store.backing_store,
             ends=_ends(store.backing_store),
+            store=store,
         )
         if store.format_ is not None and store.format_.metadata_cache is not None:
             layer.cache_size = store.format_.metadata_cache.max_size
@@ -98,7 +121,7 @@ def _ends(store: BackingStore | None) -> bool:
 
 def last_node(definition: DomainDef) -> int:
     """The highest number that a layer has."""
-    return max((layer.source.index or 0 for disk in definition.devices.disk for layer in layers_of(disk)), default=0)
+    return max((layer.index for disk in definition.devices.disk for layer in layers_of(disk)), default=0)
 
 
 def number_nodes(definition: DomainDef) -> None:
@@ -111,9 +134,9 @@ def number_nodes(definition: DomainDef) -> None:
         if not layers and not isinstance(disk.source, VhostUserSource):
             number += 1  # kept for the medium that will be put in
         for layer in layers:
-            if not layer.source.index:
+            if not layer.index:
                 number += 1
-                layer.source.index = number
+                layer.index = number
 
 
 def disk_node(disk: Disk) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def build(live: DomainDef, context: Context) -> Command:
     host_checks.check_host(builder)
     memory.align_memory(builder)
     block.number_nodes(live)
-    chardev.complete_channel_paths(builder)
+    chardev.complete_channel_paths(live, context.paths.channel_dir(context.domain_id, context.name))
     order = BootOrder(live)
     _build_machine(builder)
     _build_monitor(builder)

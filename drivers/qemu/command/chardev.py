@@ -1,5 +1,7 @@
 """Character devices: the host's side (-chardev) and the guest's (-device)."""
 
+from pathlib import Path
+
 from pyvirtd.drivers.qemu.command.address import ccid_bus, put_address, serial_bus
 from pyvirtd.drivers.qemu.command.context import Builder, Json, Props, escape
 from pyvirtd.drivers.qemu.postparse.chardevs import mirrors_serial
@@ -30,6 +32,7 @@ from pyvirtd.model.chardev import (
     VdagentSource,
     VirtioTarget,
 )
+from pyvirtd.model.domain import DomainDef
 
 NSS_DATABASE = "/etc/pki/nssdb"
 VDAGENT = "vdagent"
@@ -50,15 +53,12 @@ def build_backend(build: Builder, alias: str, backend: Backend, name: str = "") 
     chardev = f"char{alias}"
     words = _backend_words(build, alias, chardev, backend, name)
     if backend.log is not None and backend.log.file is not None:
-        words.append(f"logfile={_log_file(build, alias, backend.log)}")
-        words.append(f"logappend={'on' if backend.log.append or alias in build.context.logs else 'off'}")
+        fd = build.context.logs.get(alias)
+        path = escape(backend.log.file or "") if fd is None else build.command.add_fd(fd, f"{alias}-log")
+        words.append(f"logfile={path}")
+        words.append(f"logappend={'on' if backend.log.append or fd is not None else 'off'}")
     build.command.add("-chardev", ",".join(words))
     return chardev
-
-
-def _log_file(build: Builder, alias: str, log: CharLog) -> str:
-    fd = build.context.logs.get(alias)
-    return f"/dev/fd/{fd}" if fd is not None else escape(log.file or "")
 
 
 def _backend_words(build: Builder, alias: str, chardev: str, backend: Backend, name: str) -> list[str]:
@@ -73,10 +73,7 @@ def _backend_words(build: Builder, alias: str, chardev: str, backend: Backend, n
         case ChardevType.PIPE:
             return ["pipe", head, f"path={escape(_path(first))}"]
         case ChardevType.FILE:
-            words = ["file", head, f"path={escape(_path(first))}"]
-            if isinstance(first, FileCharSource) and first.append is not None:
-                words.append(f"append={'on' if first.append else 'off'}")
-            return words
+            return ["file", head, *_file(build, alias, first)]
         case ChardevType.UDP:
             return _udp(head, backend.source)
         case ChardevType.TCP:
@@ -93,6 +90,16 @@ def _backend_words(build: Builder, alias: str, chardev: str, backend: Backend, n
             return _vdagent(head, first)
         case _:
             return [str(backend.kind), head]
+
+
+def _file(build: Builder, alias: str, source: AnyCharSource | None) -> list[str]:
+    fd = build.context.files.get(alias)
+    if fd is not None:  # opened, and emptied where that was asked for
+        return [f"path={build.command.add_fd(fd, f'{alias}-source')}", "append=on"]
+    words = [f"path={escape(_path(source))}"]
+    if isinstance(source, FileCharSource) and source.append is not None:
+        words.append(f"append={'on' if source.append else 'off'}")
+    return words
 
 
 def _path(source: AnyCharSource | None) -> str:
@@ -151,7 +158,6 @@ def _unix(build: Builder, alias: str, head: str, source: AnyCharSource | None) -
     words = ["socket", head, f"fd={fd}" if fd is not None and listens else f"path={escape(source.path or '')}"]
     if listens:
         words += ["server=on", "wait=off"]
-        build.command.channel_paths.append(source.path or "")
     return words + _reconnect(source)
 
 
@@ -165,10 +171,9 @@ def _vdagent(head: str, source: AnyCharSource | None) -> list[str]:
     return words
 
 
-def complete_channel_paths(build: Builder) -> None:
+def complete_channel_paths(live: DomainDef, directory: Path) -> None:
     """Sockets of channels whose place is ours to choose."""
-    directory = build.context.paths.channel_dir(build.context.domain_id, build.context.name)
-    for channel in build.definition.devices.channel:
+    for channel in live.devices.channel:
         if channel.type is not ChardevType.UNIX or not isinstance(channel.target, VirtioTarget):
             continue
         if not channel.source:

@@ -63,7 +63,9 @@ class Context:
     monitor_fd: int | None = None
     nets: dict[str, NetBackend] = field(default_factory=dict)
     chardevs: dict[str, int] = field(default_factory=dict)  # listening unix sockets
-    logs: dict[str, int] = field(default_factory=dict)  # log files of character devices, writable
+    files: dict[str, int] = field(default_factory=dict)  # files that character devices write to
+    logs: dict[str, int] = field(default_factory=dict)  # log files of character devices
+    reset_nvram: bool = False  # begin with the firmware's own variables again
     vhost_vsock_fd: int = -1
     standalone: bool = False
     host_arch: str = field(default_factory=lambda: os.uname().machine)
@@ -89,7 +91,7 @@ class Context:
     @property
     def fds(self) -> list[int]:
         """All descriptors the child must inherit but the monitor's."""
-        found = [*self.chardevs.values(), *self.logs.values()]
+        found = [*self.chardevs.values(), *self.files.values(), *self.logs.values()]
         for backend in self.nets.values():
             found += [*backend.taps, *backend.vhosts]
         if self.vhost_vsock_fd >= 0:
@@ -122,27 +124,36 @@ class Props(dict[str, Json]):
 
 class NewFile(NamedTuple):
     """A file that must be there before QEMU starts: with this content, else a copy of `template`. One that exists
-    already is left alone where `keep` is set."""
+    already is left alone where `keep` is set. `variables_of`: the firmware whose variables it holds, and which cannot
+    do without a template."""
 
     path: str
     content: bytes = b""
     template: str | None = None
     keep: bool = False
+    variables_of: str | None = None
 
 
 @dataclass(slots=True)
 class Command:
-    """QEMU's argv and environment. `files`: what must be made before; `channel_paths`: sockets that QEMU makes, whose
-    directories must exist; `memory_dirs`: directories for guest memory in files."""
+    """QEMU's argv and environment. `files`: what must be made before; `memory_dirs`: directories for guest memory
+    in files."""
 
     argv: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     files: list[NewFile] = field(default_factory=list)
-    channel_paths: list[str] = field(default_factory=list)
     memory_dirs: list[str] = field(default_factory=list)
+    fdsets: int = 0  # sets of inherited descriptors
 
     def add(self, *words: str) -> None:
         self.argv.extend(words)
+
+    def add_fd(self, fd: int, what: str) -> str:
+        """-add-fd: a set of an inherited descriptor; the path that QEMU opens it by."""
+        number = self.fdsets
+        self.fdsets += 1
+        self.add("-add-fd", f"set={number},fd={fd},opaque={what}")
+        return f"/dev/fdset/{number}"
 
     def lines(self) -> Iterator[str]:
         """The command line as it is logged: an option and its value a line, quoted for a shell."""

@@ -35,7 +35,8 @@ def build_firmware_nodes(build: Builder) -> None:
         source = os.nvram.source or FileSource(file=os.nvram.path)
         if isinstance(source, FileSource) and source.file:
             template = template_of(build.definition, build.config.nvram or DEFAULT_PAIRS)
-            build.command.files.append(NewFile(source.file, template=template, keep=True))
+            keep = not build.context.reset_nvram
+            build.command.files.append(NewFile(source.file, template=template, keep=keep, variables_of=os.loader.path))
         build.command.add("-blockdev", storage_props(build, source, PFLASH1).text())
         build.command.add("-blockdev", format_props(StorageFormat.RAW, PFLASH1, readonly=False).text())
 

@@ -24,7 +24,8 @@ def installed() -> tuple[Firmware, ...]:
 
 
 def select_firmware(live: DomainDef, firmware: Iterable[Firmware], paths: QemuPaths) -> None:
-    """Write the first firmware that fits into the live definition: loader, variables, what it needs of the machine.
+    """Write the first firmware that fits into the live definition: loader, variables, what it needs of the machine. It
+    then names its firmware and asks for none any more.
 
     Raises OperationFailed where none fits.
     """
@@ -36,6 +37,7 @@ def select_firmware(live: DomainDef, firmware: Iterable[Firmware], paths: QemuPa
         raise OperationFailed(f"Unable to find any firmware to satisfy '{os.firmware_type}'", domain=ErrorDomain.QEMU)
     loader = os.loader = os.loader or Loader()
     loader.path = found.executable
+    os.firmware_type = None
     if found.device != "flash":
         loader.type = LoaderType.ROM
         return

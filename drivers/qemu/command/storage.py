@@ -72,6 +72,8 @@ def _network(build: Builder, source: NetworkSource, name: str) -> Props:
             return iscsi_props(source)
         case StorageProtocol.RBD:
             return _rbd(source)
+        case StorageProtocol.VXHS:
+            raise ConfigUnsupported("VxHS protocol is not supported with this QEMU binary", domain=QEMU)
         case _:
             raise ConfigUnsupported(f"protocol '{source.protocol}' is not supported for disks", domain=QEMU)
 
@@ -113,10 +115,10 @@ def _nfs(source: NetworkSource) -> Props:
 
 
 def iscsi_props(source: NetworkSource) -> Props:
-    target, _, lun = (source.name or "").rpartition("/")
+    target, _, lun = (source.name or "").partition("/")
     host = source.host[0]
     portal = f"{host.name}:{host.port or default_port(StorageProtocol.ISCSI)}"
-    props = Props(driver="iscsi", portal=portal, target=target, lun=int(lun or 0), transport="tcp")
+    props = Props(driver="iscsi", portal=portal, target=target, lun=int(lun) if lun.isdecimal() else 0, transport="tcp")
     if source.initiator is not None:
         props.put("initiator-name", source.initiator.iqn)
     return props
