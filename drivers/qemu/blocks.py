@@ -10,7 +10,7 @@ from pyvirtd.constants.domain import DomainBlockJobInfoFlags, DomainDiskErrorCod
 from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import TypedParameterFlags
-from pyvirtd.core.domains import one_target
+from pyvirtd.core.edits import one_target
 from pyvirtd.drivers.qemu.blocks_find import disk_format, find_disk, is_empty
 from pyvirtd.drivers.qemu.blocks_limits import GROUP_NAME, IO_LIMITS
 from pyvirtd.drivers.qemu.domain import QemuDomain

@@ -34,7 +34,7 @@ from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.constants.domain import DomainStatsTypes as Group
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import TypedParameterFlags
-from pyvirtd.core.domains import one_target
+from pyvirtd.core.edits import change, one_target
 from pyvirtd.core.jobs import Job
 from pyvirtd.core.objects import filter_domains
 from pyvirtd.core.procstat import read_process, read_thread
@@ -48,7 +48,6 @@ from pyvirtd.drivers.qemu.stats_off import ONLY_RUNNING
 from pyvirtd.drivers.qemu.stats_peek import peek_memory
 from pyvirtd.drivers.qemu.stats_qmp import BlockStats, Traffic, balloon_figures, block_nodes
 from pyvirtd.drivers.qemu.stats_running import RUNNING, balloon_command, has_balloon
-from pyvirtd.drivers.qemu.tune_edit import change
 from pyvirtd.errors import (
     ArgumentUnsupported,
     BadCall,

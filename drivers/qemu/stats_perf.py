@@ -18,10 +18,9 @@ from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import TypedParameterFlags
 from pyvirtd.constants.host import TypedParameterType as Kind
-from pyvirtd.core.domains import one_target
+from pyvirtd.core.edits import change, one_target
 from pyvirtd.core.procstat import thread_ids
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
-from pyvirtd.drivers.qemu.tune_edit import change
 from pyvirtd.errors import ArgumentUnsupported, BadCall, InvalidArg, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.features import PerfEvent, PerfEventName

@@ -31,7 +31,7 @@ from pyvirtd.api.types import (
 from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import TypedParameterFlags
-from pyvirtd.core.domains import one_target
+from pyvirtd.core.edits import one_target
 from pyvirtd.core.security import domain_labels
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.stats_net import find_interface

@@ -13,10 +13,10 @@ from pyvirtd.api.events import DomainEventTunable
 from pyvirtd.api.rpc import accepts
 from pyvirtd.api.types import param_string
 from pyvirtd.constants.domain import DomainModificationImpact as Impact
+from pyvirtd.core.edits import change
 from pyvirtd.core.procstat import thread_ids
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
 from pyvirtd.drivers.qemu.tune import iothread_ids
-from pyvirtd.drivers.qemu.tune_edit import change
 from pyvirtd.errors import BadCall, InvalidArg, from_os_error
 from pyvirtd.model.cpu import CpuTune, IothreadPin, VcpuPin
 from pyvirtd.model.domain import DomainDef

@@ -8,10 +8,10 @@ from pyvirtd.constants.domain import DomainLifecycle, DomainLifecycleAction, Dom
 from pyvirtd.constants.domain import DomainMemoryModFlags as Memory
 from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.edits import change
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.monitor import CommandRefused
 from pyvirtd.drivers.qemu.stats_running import has_balloon
-from pyvirtd.drivers.qemu.tune_edit import change
 from pyvirtd.drivers.qemu.tune_vcpus import set_max_vcpus, set_vcpus
 from pyvirtd.errors import BadCall, ConfigUnsupported, InvalidArg, OperationInvalid, OperationUnsupported, Overflow
 from pyvirtd.model.domain import DomainDef

@@ -6,7 +6,6 @@ own defaults, start, stop, state.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, Generic
 
 from pyvirtd.api.domain import DomainGetStateReply, DomainPart
@@ -25,10 +24,11 @@ from pyvirtd.constants.domain import (
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.core import metadata
 from pyvirtd.core.driver import Driver, Host
+from pyvirtd.core.edits import change, one_target
 from pyvirtd.core.jobs import Job
 from pyvirtd.core.objects import ALL_FILTERS, Deferred, Dom, DomainList, filter_domains
 from pyvirtd.core.store import Definitions, NameLocks, Stored
-from pyvirtd.errors import BadCall, InternalError, InvalidArg, NoDomainMetadata, OperationInvalid, VirtError, XmlError
+from pyvirtd.errors import InternalError, InvalidArg, NoDomainMetadata, OperationInvalid, VirtError, XmlError
 from pyvirtd.model.domain import DomainDef, identity
 from pyvirtd.xml.element import LIVE, MIGRATABLE, SECURE, View
 
@@ -103,13 +103,15 @@ class HypervisorDriver(Driver, Generic[Dom]):
     async def destroy_domain(self, dom: Dom, flags: int) -> None:
         """End at once."""
 
-    async def save_config(self, dom: Dom) -> None:
-        """Write the persistent definition; on return it outlasts a crash."""
-        if self.definitions is not None and dom.persistent:
-            text, revision = dom.config.format(SECURE), dom.revision
-            await self.definitions.save(dom.name, text)
-            if dom.revision == revision:
-                dom.keep_as_text(text)
+    async def save_config(self, dom: Dom, config: DomainDef) -> None:
+        """Make `config` the persistent definition: on disk, where it outlasts a crash, and only then in memory."""
+        if self.definitions is None:
+            dom.config, dom.persistent = config, True
+            return
+        text = config.format(SECURE)
+        await self.definitions.save(config.name, text)
+        dom.config, dom.persistent = config, True
+        dom.keep_as_text(text)
 
     async def save_status(self, dom: Dom) -> None:
         """Write the state of a running domain, for a daemon that starts anew."""
@@ -138,28 +140,6 @@ class HypervisorDriver(Driver, Generic[Dom]):
         """A domain that is off and not on disk is no more."""
         if not dom.persistent and not dom.active and not dom.removed:
             self.domains.remove(dom)
-
-
-def targets(dom: Any, flags: int) -> tuple[bool, bool]:
-    """Which definitions a change is for, (live, config), by AFFECT_LIVE and AFFECT_CONFIG. Raises OperationInvalid."""
-    live, config = bool(flags & Impact.LIVE), bool(flags & Impact.CONFIG)
-    if not live and not config:
-        live, config = dom.active, not dom.active
-    if live and not dom.active:
-        raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
-    if config and not dom.persistent:
-        raise OperationInvalid("transient domains do not have any persistent config", domain=ErrorDomain.DOMAIN)
-    return live, config
-
-
-def one_target(dom: Any, flags: int) -> DomainDef:
-    """The definition that a read is about. Raises BadCall when both are asked for."""
-    if flags & Impact.LIVE and flags & Impact.CONFIG:
-        raise BadCall("Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive")
-    live, _ = targets(dom, flags)
-    definition = dom.live if live else dom.config
-    assert isinstance(definition, DomainDef)
-    return definition
 
 
 class CommonDomains(DomainPart[Dom], Generic[Dom]):
@@ -255,13 +235,8 @@ class CommonDomains(DomainPart[Dom], Generic[Dom]):
             dom = self.domains.match_new(definition)
             if dom is None:
                 return await self._define_new(definition)
-            old, was_persistent = dom.config, dom.persistent
-            dom.config, dom.persistent = definition, True
-            try:
-                await driver.save_config(dom)
-            except BaseException:
-                dom.config, dom.persistent = old, was_persistent
-                raise
+            was_persistent = dom.persistent
+            await driver.save_config(dom, definition)
             dom.updated = True
             detail = DomainEventDefinedDetailType
             driver.emit_lifecycle(dom, DomainEventType.DEFINED, detail.UPDATED if was_persistent else detail.ADDED)
@@ -269,7 +244,7 @@ class CommonDomains(DomainPart[Dom], Generic[Dom]):
 
     async def _define_new(self, definition: DomainDef) -> Dom:
         dom = self.driver.new_domain(definition, persistent=True)
-        await self.driver.save_config(dom)
+        await self.driver.save_config(dom, definition)
         self.domains.add(dom)
         self.driver.emit_lifecycle(dom, DomainEventType.DEFINED, DomainEventDefinedDetailType.ADDED)
         return dom
@@ -352,34 +327,10 @@ class CommonDomains(DomainPart[Dom], Generic[Dom]):
     ) -> None:
         kind = metadata.kind_of(type)
         metadata.check_change(kind, text, key, uri)
-        await self.change(dom, flags, lambda definition: metadata.put(definition, kind, text, key, uri))
+        await change(
+            self.driver, dom, flags, lambda definition, *, live: metadata.put(definition, kind, text, key, uri)
+        )
         self.driver.host.events.emit(self.driver, DomainEventMetadataChange(dom, kind, uri))
-
-    async def change(self, dom: Dom, flags: int, edit: Callable[[DomainDef], None]) -> None:
-        """Edit the live and/or persistent definition, durable on return; on an error neither changed."""
-        # The job first, then the name, everywhere: two writes of one file never overtake each other.
-        async with dom.jobs.hold(Job.MODIFY, "DomainChange"), self.driver.names.hold(dom.name, dom.uuid_text):
-            live, config = targets(dom, flags)
-            new_config = dom.config.copy() if config else dom.config
-            new_live = dom.live.copy() if live and dom.live is not None else dom.live
-            if config:
-                edit(new_config)
-            if live and new_live is not None:
-                edit(new_live)
-            old_config, old_live = dom.config, dom.live
-            dom.live = new_live
-            if config:
-                dom.config = new_config
-            try:
-                if config:
-                    await self.driver.save_config(dom)
-                if live:
-                    await self.driver.save_status(dom)
-            except BaseException:
-                dom.live = old_live
-                if config:
-                    dom.config = old_config
-                raise
 
     # --- start and stop in their plain forms -----------------------------------------------------------------
 

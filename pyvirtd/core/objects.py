@@ -65,11 +65,7 @@ class DomainObject(Domain):
             assert self._text is not None
             self._config = self._text.read()
         config = self._config
-        if self._text is not None:
-            _in_use[self] = None
-            _in_use.move_to_end(self)
-            if len(_in_use) > IN_USE_MAX:
-                _in_use.popitem(last=False)[0]._config = None
+        self._use()
         return config
 
     @config.setter
@@ -77,12 +73,22 @@ class DomainObject(Domain):
         self._config, self._text = config, None
         self.name = config.name
         self.revision += 1
-        _in_use.pop(self, None)
+        self._use()
 
     def keep_as_text(self, text: str) -> None:
         """The definition is on disk as `text`, and may be read from that again."""
         self._text = Deferred(self.name, self.uuid_text, text)
-        self._config = None
+        self._use()
+
+    def _use(self) -> None:
+        """Of the definitions that could be read from text again, keep those last used."""
+        if self._config is None or self._text is None:
+            _in_use.pop(self, None)
+            return
+        _in_use[self] = None
+        _in_use.move_to_end(self)
+        if len(_in_use) > IN_USE_MAX:
+            _in_use.popitem(last=False)[0]._config = None
 
     @property
     def deferred(self) -> "Deferred | None":

@@ -12,8 +12,9 @@ from pyvirtd.config import DaemonConfig, QemuConfig
 from pyvirtd.constants.domain import DomainEventDefinedDetailType as Defined
 from pyvirtd.constants.domain import DomainEventType, DomainEventUndefinedDetailType, DomainMetadataType
 from pyvirtd.core import store as store_module
-from pyvirtd.core.domains import CommonDomains, one_target, targets
+from pyvirtd.core.domains import CommonDomains
 from pyvirtd.core.driver import Host
+from pyvirtd.core.edits import one_target, targets
 from pyvirtd.core.hooks import Hooks
 from pyvirtd.core.jobs import Job
 from pyvirtd.core.store import Definitions

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.addresses.order import walk
-from pyvirtd.drivers.qemu.addresses.pci_bus import Bus, Connect, Topology, describe, no_bus_for
+from pyvirtd.drivers.qemu.addresses.pci_bus import Bus, Connect, Connects, Topology, describe, no_bus_for
 from pyvirtd.drivers.qemu.addresses.pci_needs import Needs, is_misfit
 from pyvirtd.drivers.qemu.postparse.controllers import find, highest, of_type
 from pyvirtd.drivers.qemu.postparse.scope import Scope
@@ -101,7 +101,7 @@ class _Assignment:
             if isinstance(address, PciAddress) and not address.auto:
                 need = self.needs.of(device)
                 if isinstance(device, Controller) and self._board_piix(device, address):
-                    need = Connect(0)
+                    need = Connect.NONE
                 self.topology.reserve(address, need)
 
     def _board_piix(self, controller: Controller, address: PciAddress) -> bool:
@@ -133,7 +133,7 @@ class _Assignment:
                 self._fixed(controller, 1, 1, "Primary IDE controller must have PCI address 0:0:1.1")
             elif controller.type is Type.USB and controller.index == 0 and controller.model is Model.PIIX3_UHCI:
                 self._fixed(controller, 1, 2, "PIIX3 USB controller at index 0 must have PCI address 0:0:1.2")
-        topology.reserve(PciAddress(slot=1), Connect(0))  # the ISA bridge; also keeps others out of the slot
+        topology.reserve(PciAddress(slot=1), Connect.NONE)  # the ISA bridge; also keeps others out of the slot
         self._primary_video(2)
 
     def _board_q35(self) -> None:
@@ -149,7 +149,7 @@ class _Assignment:
                 if not topology.slot_used(0, 0x1E):
                     self._fixed(controller, 0x1E, 0, "")
         for function in (0, 3):  # LPC bridge and SMBus
-            topology.reserve(PciAddress(slot=0x1F, function=function), Connect(0))
+            topology.reserve(PciAddress(slot=0x1F, function=function), Connect.NONE)
         for sound in devices.sound:
             if sound.model is SoundModel.ICH9 and self._wanted(sound) and not topology.slot_used(0, 0x1B):
                 self._fixed(sound, 0x1B, 0, "")
@@ -164,7 +164,7 @@ class _Assignment:
                     raise InternalError(message, domain=ErrorDomain.QEMU)
             return
         place = PciAddress(slot=slot, function=function)
-        self.topology.reserve(place, Connect(0))
+        self.topology.reserve(place, Connect.NONE)
         self._set(device, place)
 
     def _place_ich9_usb(self, controller: Controller) -> None:
@@ -173,7 +173,7 @@ class _Assignment:
         if slot is None:
             return
         place = PciAddress(slot=slot, multifunction=True)
-        self.topology.reserve(place, Connect(0))
+        self.topology.reserve(place, Connect.NONE)
         self._set(controller, place)
 
     def _primary_video(self, slot: int) -> None:
@@ -187,7 +187,7 @@ class _Assignment:
             self._place(videos[0])
         else:
             place = PciAddress(slot=slot)
-            self.topology.reserve(place, Connect(0))
+            self.topology.reserve(place, Connect.NONE)
             self._set(videos[0], place)
 
     # Everything else
@@ -205,7 +205,7 @@ class _Assignment:
             return
         self._set(device, self.topology.take_next(need))
 
-    def _place_beside(self, controller: Controller, need: Connect) -> None:
+    def _place_beside(self, controller: Controller, need: Connects) -> None:
         """The controllers of one ICH9 USB set are functions of one slot."""
         assert controller.model is not None
         function = ICH9_FUNCTIONS[controller.model]

@@ -1,7 +1,7 @@
 """PCI buses as a place to put devices: which connections each controller model offers, and who sits where."""
 
 from dataclasses import dataclass, field
-from enum import IntFlag, auto
+from typing import TypeAlias
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.errors import InternalError, XmlError
@@ -13,23 +13,27 @@ FUNCTIONS = 8
 WHOLE_SLOT = (1 << FUNCTIONS) - 1
 
 
-class Connect(IntFlag):
+class Connect:
     """What a device needs of its bus, and what a bus offers. HOTPLUG, AUTO and SHARE are conditions, the rest kinds
-    of connection of which one must match."""
+    of connection of which one must match. Plain numbers: an enum's operators would take most of a placement's time."""
 
-    PCI = auto()
-    PCIE = auto()
-    ROOT_PORT = auto()
-    UPSTREAM = auto()
-    DOWNSTREAM = auto()
-    DMI_TO_PCI = auto()
-    PCIE_TO_PCI = auto()
-    EXPANDER = auto()
-    PCIE_EXPANDER = auto()
-    BRIDGE = auto()
-    HOTPLUG = auto()
-    AUTO = auto()  # devices without an address of their own may be put there
-    SHARE = auto()  # functions of one slot may be given to several such devices
+    NONE = 0
+    PCI = 1 << 0
+    PCIE = 1 << 1
+    ROOT_PORT = 1 << 2
+    UPSTREAM = 1 << 3
+    DOWNSTREAM = 1 << 4
+    DMI_TO_PCI = 1 << 5
+    PCIE_TO_PCI = 1 << 6
+    EXPANDER = 1 << 7
+    PCIE_EXPANDER = 1 << 8
+    BRIDGE = 1 << 9
+    HOTPLUG = 1 << 10
+    AUTO = 1 << 11  # devices without an address of their own may be put there
+    SHARE = 1 << 12  # functions of one slot may be given to several such devices
+
+
+Connects: TypeAlias = int  # bits of Connect
 
 
 KINDS = ~(Connect.HOTPLUG | Connect.AUTO | Connect.SHARE)
@@ -48,7 +52,7 @@ _WORDS = {
 }
 
 # What a controller needs of the bus above it.
-UPWARD: dict[Model, Connect] = {
+UPWARD: dict[Model, Connects] = {
     Model.PCI_BRIDGE: Connect.BRIDGE,
     Model.DMI_TO_PCI_BRIDGE: Connect.DMI_TO_PCI,
     Model.PCIE_TO_PCI_BRIDGE: Connect.PCIE_TO_PCI,
@@ -64,7 +68,7 @@ UPWARD: dict[Model, Connect] = {
 class BusKind:
     """What the bus below a controller offers."""
 
-    offers: Connect
+    offers: Connects
     first: int
     last: int
 
@@ -103,7 +107,7 @@ class Bus:
     def kind(self) -> BusKind:
         return _BUSES[self.model]
 
-    def accepts(self, need: Connect, *, given: bool) -> bool:
+    def accepts(self, need: Connects, *, given: bool) -> bool:
         """Whether a device with that need may sit here; an address that was given may bend the rules."""
         offers = self.kind.offers
         if given:
@@ -118,7 +122,7 @@ class Bus:
         return all(self.functions.get(slot) for slot in range(self.kind.first, self.kind.last + 1))
 
 
-def no_bus_for(need: Connect) -> InternalError:
+def no_bus_for(need: Connects) -> InternalError:
     """The error for a device that no bus can be added for. The number is libvirt's: clients may know it."""
     number = 0x2000 if need & Connect.PCIE_TO_PCI else 0
     return InternalError(
@@ -156,7 +160,7 @@ class Topology:
         found = self.bus(bus)
         return found is not None and bool(found.functions.get(slot))
 
-    def reserve(self, address: PciAddress, need: Connect, *, given: bool = True) -> None:
+    def reserve(self, address: PciAddress, need: Connects, *, given: bool = True) -> None:
         """Take that place. Raises XmlError where it is taken, does not exist or does not fit."""
         if address.domain:
             raise XmlError(f"Invalid PCI address {describe(address)}. Only PCI domain 0 is available", domain=DOMAIN)
@@ -184,7 +188,7 @@ class Topology:
             bus.shared.discard(address.slot)
         bus.functions[address.slot] = taken | bit
 
-    def _check(self, bus: Bus, address: PciAddress, need: Connect, *, given: bool) -> None:
+    def _check(self, bus: Bus, address: PciAddress, need: Connects, *, given: bool) -> None:
         if not bus.accepts(need, given=given) and need & KINDS:
             word = next((text for flag, text in _WORDS.items() if need & flag), "")
             raise XmlError(
@@ -198,7 +202,7 @@ class Topology:
         if address.slot > kind.last:
             raise XmlError(f"Invalid PCI address {describe(address)}. slot must be <= {kind.last}", domain=DOMAIN)
 
-    def next_free(self, need: Connect, function: int = 0) -> PciAddress:
+    def next_free(self, need: Connects, function: int = 0) -> PciAddress:
         """The first free place that fits, which is not taken yet; grows the topology in a trial run."""
         start = 0
         while True:
@@ -213,13 +217,13 @@ class Topology:
             start = len(self.buses)
             self._grow(need)
 
-    def take_next(self, need: Connect, function: int = 0) -> PciAddress:
+    def take_next(self, need: Connects, function: int = 0) -> PciAddress:
         """`next_free`, taken."""
         address = self.next_free(need, function)
         self.reserve(address, need, given=False)
         return address
 
-    def _grow(self, need: Connect) -> None:
+    def _grow(self, need: Connects) -> None:
         """Add the buses that a device with that need calls for."""
         if need & (Connect.PCIE | Connect.UPSTREAM) and self.pcie:
             self.buses.append(Bus(Model.PCIE_ROOT_PORT))
@@ -237,7 +241,7 @@ class Topology:
         if len(self.buses) > 256:
             raise InternalError("No more available PCI slots", domain=ErrorDomain.DOMAIN)
 
-    def _needs_port(self, need: Connect) -> bool:
+    def _needs_port(self, need: Connects) -> bool:
         """A conventional device on a PCI Express board that has no bridge to such devices yet."""
         conventional = bool(need & (Connect.PCI | Connect.BRIDGE)) and not need & Connect.PCIE
         return self.pcie and conventional and not self._has(Model.PCIE_TO_PCI_BRIDGE, Model.DMI_TO_PCI_BRIDGE)
@@ -259,7 +263,7 @@ class Topology:
         return any(bus is not None and bus.model in models for bus in self.buses)
 
 
-def _free_in(bus: Bus, need: Connect, function: int) -> tuple[int, int] | None:
+def _free_in(bus: Bus, need: Connects, function: int) -> tuple[int, int] | None:
     for slot in range(bus.kind.first, bus.kind.last + 1):
         taken = bus.functions.get(slot, 0)
         if not taken:

@@ -1,6 +1,6 @@
 """What each device needs of a PCI bus; nothing for devices that are no PCI devices."""
 
-from pyvirtd.drivers.qemu.addresses.pci_bus import UPWARD, Connect
+from pyvirtd.drivers.qemu.addresses.pci_bus import UPWARD, Connect, Connects
 from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.model.address import Address, Device, PciAddress
 from pyvirtd.model.chardev import Rng, Serial, SerialTargetType
@@ -27,7 +27,7 @@ from pyvirtd.model.hostdev import Hostdev, HostdevModel, HostdevType
 from pyvirtd.model.net import Interface, InterfaceType
 from pyvirtd.model.words import VirtioModel
 
-NONE = Connect(0)
+NONE = Connect.NONE
 _PCI_SOUND = (SoundModel.ES1370, SoundModel.AC97, SoundModel.ICH6, SoundModel.ICH9)
 # Network cards that are known to be conventional PCI cards; others are taken for modern ones.
 _PCI_NETS = frozenset(
@@ -67,7 +67,7 @@ class Needs:
         self.pcie = Connect.PCIE | Connect.HOTPLUG if scope.board.pcie else self.pci
         self.scope = scope
 
-    def of(self, device: Device) -> Connect:
+    def of(self, device: Device) -> Connects:
         """What a device needs; NONE where it is no PCI device or has an address of another type."""
         address = device.info.address
         if isinstance(address, Address) and not isinstance(address, PciAddress):
@@ -90,7 +90,7 @@ class Needs:
             case _:
                 return self._other(device)
 
-    def _other(self, device: Device) -> Connect:
+    def _other(self, device: Device) -> Connects:
         match device:
             case Memballoon(model=MemballoonModel.VIRTIO | MemballoonModel.VIRTIO_NON_TRANSITIONAL):
                 return self.pcie
@@ -114,10 +114,10 @@ class Needs:
             case _:
                 return NONE
 
-    def _virtio(self, model: VirtioModel | None) -> Connect:
+    def _virtio(self, model: VirtioModel | None) -> Connects:
         return self.pci if model is VirtioModel.TRANSITIONAL else self.pcie
 
-    def _controller(self, controller: Controller) -> Connect:
+    def _controller(self, controller: Controller) -> Connects:
         model = controller.model
         match controller.type:
             case Type.PCI:
@@ -137,14 +137,14 @@ class Needs:
             case _:
                 return NONE
 
-    def _interface(self, net: Interface) -> Connect:
+    def _interface(self, net: Interface) -> Connects:
         if net.type is InterfaceType.HOSTDEV:
             return self.pcie
         if net.model in ("usb-net", "spapr-vlan") or net.model is None:
             return NONE
         return self.pci if net.model in _PCI_NETS else self.pcie
 
-    def _hostdev(self, hostdev: Hostdev) -> Connect:
+    def _hostdev(self, hostdev: Hostdev) -> Connects:
         if hostdev.type is HostdevType.PCI:
             return self.pcie
         if hostdev.type is HostdevType.MDEV:

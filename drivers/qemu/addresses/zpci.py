@@ -15,13 +15,15 @@ MAX_UID = 0xFFFF
 
 def assign(scope: Scope, bridges: Sequence[Controller]) -> None:
     """Numbers for every PCI device of an s390 guest, bridges among them. Raises where a number is given twice."""
+    given_bridges = {id(bridge) for bridge in bridges}
     found: list[tuple[Device, PciAddress]] = []
     for device in walk(scope.devices):
         address = device.info.address
-        added = isinstance(device, Controller) and device.type is ControllerType.PCI and device not in bridges
-        added = added or isinstance(device, Serial)  # libvirt gives serial ports none
-        if isinstance(address, PciAddress) and not added:
-            found.append((device, address))
+        if not isinstance(address, PciAddress) or isinstance(device, Serial):  # libvirt gives serial ports none
+            continue
+        if isinstance(device, Controller) and device.type is ControllerType.PCI and id(device) not in given_bridges:
+            continue  # added by us
+        found.append((device, address))
     if not scope.board.s390:
         if any(address.zpci is not None for _, address in found):
             raise ConfigUnsupported("This QEMU binary doesn't support zPCI", domain=ErrorDomain.QEMU)

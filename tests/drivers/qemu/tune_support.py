@@ -4,8 +4,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from pyvirtd.core.host_topology import Topology
+from pyvirtd.core.store import NameLocks
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.errors import InternalError
+from pyvirtd.model.domain import DomainDef
 from pyvirtd.util.process import Identity
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class FakeDriver:
         self.fails = False
         self.credentials = SimpleNamespace(identity=Identity(7, 8), label="+7:+8", privileged=True)
         self.events: list[Any] = []
+        self.names = NameLocks()
         self.host = SimpleNamespace(
             info=SimpleNamespace(topology=self._topology),
             events=SimpleNamespace(emit=lambda _driver, body: self.events.append(body)),
@@ -30,8 +33,9 @@ class FakeDriver:
     async def _topology(self) -> Topology:
         return Topology(HOST_CPUS, HOST_CPUS, (), (), 1, 1, 2, 1)
 
-    async def save_config(self, dom: QemuDomain) -> None:
+    async def save_config(self, dom: QemuDomain, config: DomainDef) -> None:
         self._save("config")
+        dom.config = config
 
     async def save_status(self, dom: QemuDomain) -> None:
         self._save("status")

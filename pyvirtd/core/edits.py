@@ -1,0 +1,88 @@
+"""Changing a domain's definitions, with the guest where it runs: all of it or nothing, durable before the reply."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pyvirtd.constants.domain import DomainModificationImpact as Impact
+from pyvirtd.constants.error import ErrorDomain
+from pyvirtd.core.jobs import Job
+from pyvirtd.core.objects import Dom
+from pyvirtd.errors import BadCall, OperationInvalid
+from pyvirtd.model.domain import DomainDef
+
+if TYPE_CHECKING:
+    from pyvirtd.core.domains import HypervisorDriver
+
+
+class Edit(Protocol):
+    """Changes a definition in place, the live or the persistent one. Raises VirtError for what may not be."""
+
+    def __call__(self, definition: DomainDef, *, live: bool) -> None: ...
+
+
+def targets(dom: Any, flags: int) -> tuple[bool, bool]:
+    """Which definitions a change is for, (live, config), by AFFECT_LIVE and AFFECT_CONFIG. Raises OperationInvalid."""
+    live, config = bool(flags & Impact.LIVE), bool(flags & Impact.CONFIG)
+    if not live and not config:
+        live, config = dom.active, not dom.active
+    if live and not dom.active:
+        raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
+    if config and not dom.persistent:
+        raise OperationInvalid("transient domains do not have any persistent config", domain=ErrorDomain.DOMAIN)
+    return live, config
+
+
+def one_target(dom: Any, flags: int) -> DomainDef:
+    """The definition that a read is about. Raises BadCall when both are asked for."""
+    if flags & Impact.LIVE and flags & Impact.CONFIG:
+        raise BadCall("Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive")
+    live, _ = targets(dom, flags)
+    definition = dom.live if live else dom.config
+    assert isinstance(definition, DomainDef)
+    return definition
+
+
+async def change(
+    driver: "HypervisorDriver[Dom]",
+    dom: Dom,
+    flags: int,
+    edit: Edit,
+    tell_guest: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Edit the definitions that the AFFECT flags name, after the guest took the change if the live one is among them.
+
+    The edit is tried before anything is changed, and done on definitions as they are once the guest has answered:
+    events change the live one meanwhile. When the disk refuses, the definitions are as before; what the guest took
+    stays.
+    """
+    async with dom.jobs.hold(Job.MODIFY, "DomainChange"):
+        live, config = targets(dom, flags)
+        if live and tell_guest is not None:
+            _edited(dom.live, edit, live=True)
+            if config:
+                _edited(dom.config, edit, live=False)
+            await tell_guest()
+        # The job first, then the name, everywhere: two writes of one file never overtake each other.
+        async with driver.names.hold(dom.name, dom.uuid_text):
+            old_live = dom.live
+            new_live = _edited(old_live, edit, live=True) if live else None
+            new_config = _edited(dom.config, edit, live=False) if config else None
+            try:
+                if new_live is not None:
+                    dom.live = new_live
+                    await driver.save_status(dom)
+                if new_config is not None:
+                    await driver.save_config(dom, new_config)
+            except BaseException:
+                if dom.live is new_live:
+                    dom.live = old_live
+                raise
+
+
+def _edited(definition: DomainDef | None, edit: Edit, *, live: bool) -> DomainDef | None:
+    """A changed copy; None of a guest that has ended meanwhile."""
+    if definition is None:
+        return None
+    copy = definition.copy()
+    edit(copy, live=live)
+    return copy
