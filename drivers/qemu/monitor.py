@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qemu.qmp import ConnectError, EventListener, ExecInterruptedError, ExecuteError, QMPClient, StateError
+from qemu.qmp.message import Message
 from qemu.qmp.protocol import Runstate
 
 from pyvirtd.constants.error import ErrorDomain as From
@@ -47,6 +48,20 @@ class MonitorClosed(OperationInvalid):
         super().__init__("domain is not running")
 
 
+class QuietClient(QMPClient):
+    """Without the library's debugging log, which turns each message into text again, whether anybody reads it or not."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.logger.setLevel(logging.CRITICAL)  # a guest's end is no error of ours
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        return msg
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        return msg
+
+
 class Monitor:
     """A connected monitor. `closed` is set when QEMU or the connection ended.
 
@@ -56,8 +71,7 @@ class Monitor:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._client = QMPClient(name)
-        self._client.logger.setLevel(logging.CRITICAL)  # a guest's end is no error of ours
+        self._client = QuietClient(name)
         self._listener = EventListener()
         self._client.register_listener(self._listener)
         self._tasks: list[asyncio.Task[None]] = []

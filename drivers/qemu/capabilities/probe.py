@@ -31,6 +31,7 @@ from pyvirtd.drivers.qemu.capabilities.model import (
     SgxCapability,
 )
 from pyvirtd.drivers.qemu.capabilities.wanted import DEVICES, OBJECTS
+from pyvirtd.drivers.qemu.monitor import QuietClient
 from pyvirtd.errors import InternalError, from_os_error
 from pyvirtd.util.process import Launch, Process, spawn
 
@@ -104,7 +105,7 @@ async def _running(binary: str, accelerators: str, run_as: RunAs | None) -> Asyn
     """A QEMU that waits for questions. Its stderr goes to memory, so that nobody has to read along."""
     ours, theirs = socket.socketpair()
     words = os.memfd_create("stderr", os.MFD_CLOEXEC)
-    qmp = _Client("probe")
+    qmp = QuietClient("probe")
     asker = _Asker(qmp)
     process: Process | None = None
     try:
@@ -170,16 +171,6 @@ def _last_words(file: int) -> str:
     """The end of what was written to stderr."""
     size = os.fstat(file).st_size
     return os.pread(file, ERROR_TEXT_MAX, max(size - ERROR_TEXT_MAX, 0)).decode(errors="replace")
-
-
-class _Client(QMPClient):
-    """The schema is one line of 200 kB; the limit is libvirt's for a monitor."""
-
-    _limit = 10 * 1024 * 1024
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.logger.setLevel(logging.CRITICAL)  # what goes wrong is told by our exception
 
 
 class _Asker:
