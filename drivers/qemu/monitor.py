@@ -49,7 +49,7 @@ class MonitorClosed(OperationInvalid):
 
 
 class QuietClient(QMPClient):
-    """Without the library's debugging log, which turns each message into text again, whether anybody reads it or not."""
+    """Without the library's debugging log, which turns every message into text again, read by somebody or not."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
