@@ -34,6 +34,7 @@ from pyvirtd.constants.domain import (
     DomainShutoffReason,
     DomainState,
 )
+from pyvirtd.drivers.qemu.blocks_threshold import names_of
 from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
 from pyvirtd.drivers.qemu.runtime import AGENT_CHANNEL
 from pyvirtd.model.chardev import ChannelState
@@ -283,13 +284,9 @@ async def _tray(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> 
 
 @on("BLOCK_WRITE_THRESHOLD")
 async def _threshold(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
-    node = str(data.get("node-name", ""))
-    disk = driver.find_disk(dom, "", "", node)
-    if disk is None:
-        return
     threshold, excess = int(data.get("write-threshold", 0)), int(data.get("amount-exceeded", 0))
-    target = str(disk.target.dev)
-    _emit(driver, events.DomainEventBlockThreshold(dom, target, driver.disk_path(disk), threshold, excess))
+    for name, path in names_of(dom.live_def, str(data.get("node-name", ""))):
+        _emit(driver, events.DomainEventBlockThreshold(dom, name, path, threshold, excess))
 
 
 # --- devices ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from pyvirtd.api.rpc import Part
 from pyvirtd.core.node import HostNode
 from pyvirtd.drivers.qemu.blocks import Blocks
+from pyvirtd.drivers.qemu.blocks_threshold import BlockThreshold
 from pyvirtd.drivers.qemu.connect import Connect
 from pyvirtd.drivers.qemu.consoles import Consoles
 from pyvirtd.drivers.qemu.displays import Displays
@@ -14,6 +15,7 @@ from pyvirtd.drivers.qemu.saved import Saved
 from pyvirtd.drivers.qemu.stats import Stats
 from pyvirtd.drivers.qemu.stats_perf import Perf
 from pyvirtd.drivers.qemu.tune import TuneReads
+from pyvirtd.drivers.qemu.tune_iothreads import IoThreads
 from pyvirtd.drivers.qemu.tune_pins import TunePins
 from pyvirtd.drivers.qemu.tune_sets import TuneSets
 
@@ -25,9 +27,11 @@ PARTS: tuple[type[Part], ...] = (
     Saved,
     Perf,
     Blocks,
+    BlockThreshold,
     TuneReads,
     TunePins,
     TuneSets,
+    IoThreads,
     Consoles,
     Displays,
     Keys,

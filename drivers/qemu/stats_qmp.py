@@ -3,7 +3,7 @@
 https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -96,6 +96,12 @@ def block_nodes(answers: Iterable[Answer]) -> dict[str, Node]:
         )
         for answer in answers
     }
+
+
+def write_mark(nodes: Mapping[str, Node], number: int) -> int:
+    """Where a write to a numbered image is told of; 0 for nowhere. The mark is on the node next to the format's."""
+    names = (f"libvirt-{number}-slice-sto", f"libvirt-{number}-storage")
+    return max(nodes[name].threshold if name in nodes else 0 for name in names)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------

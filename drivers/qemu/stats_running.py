@@ -26,6 +26,7 @@ from pyvirtd.drivers.qemu.stats_qmp import (
     block_nodes,
     kvm_params,
     kvm_schema,
+    write_mark,
 )
 from pyvirtd.model.devices import MemballoonModel
 from pyvirtd.model.disk import Disk
@@ -250,9 +251,9 @@ class RunningStats:
                 name = format_node(layer.number)
                 if (highest := blocks.highest.get(name)) is not None:
                     yield param_ullong(f"{prefix}.allocation", highest)
-                yield from self._node_params(prefix, layer, nodes.get(name))
+                yield from self._node_params(prefix, layer, nodes.get(name), write_mark(nodes, layer.number))
 
-    def _node_params(self, prefix: str, layer: Layer, node: Node | None) -> Iterator[TypedParam]:
+    def _node_params(self, prefix: str, layer: Layer, node: Node | None, mark: int) -> Iterator[TypedParam]:
         """The sizes of an image; what it holds on the host is looked up where QEMU was not asked or does not know."""
         if node is None:
             return
@@ -260,7 +261,7 @@ class RunningStats:
         if not physical:
             size = self.sizes.get(Image(local_path(layer.source), None))
             physical = size.allocation if size is not None else node.physical
-        for word, value in (("capacity", node.capacity), ("physical", physical), ("threshold", node.threshold)):
+        for word, value in (("capacity", node.capacity), ("physical", physical), ("threshold", mark)):
             if value:
                 yield param_ullong(f"{prefix}.{word}", value)
 

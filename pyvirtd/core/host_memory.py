@@ -11,7 +11,8 @@ from typing import NamedTuple
 from pyvirtd.api.types import TypedParam, param_uint, param_ullong
 from pyvirtd.constants.host import TypedParameterType as Kind
 from pyvirtd.core.host_topology import node_numbers, read_small
-from pyvirtd.errors import ArgumentUnsupported, InvalidArg, OperationFailed, OperationUnsupported, from_os_error
+from pyvirtd.core.params import checked
+from pyvirtd.errors import OperationFailed, OperationUnsupported, from_os_error
 
 WHOLE_HOST = -1
 _TOTAL = re.compile(r"MemTotal:\s+(\d+)").search
@@ -148,20 +149,12 @@ def ksm_parameters(root: Path = Path("/")) -> list[TypedParam]:
 
 def set_ksm_parameters(params: list[TypedParam], root: Path = Path("/")) -> None:
     """Write all or none: every name is checked before the first is written."""
-    for number, param in enumerate(params):
-        kind = param.value[0]
-        if param.field not in _KSM_WRITABLE:
-            raise ArgumentUnsupported(f"parameter '{param.field}' not supported")
-        if kind != Kind.UINT:  # from the wire it is a plain number
-            given = Kind(kind).name.lower()
-            raise InvalidArg(f"invalid type '{given}' for parameter '{param.field}', expected 'uint'")
-        if any(other.field == param.field for other in params[:number]):
-            raise InvalidArg(f"parameter '{param.field}' occurs multiple times")
-        if not (root / "sys/kernel/mm/ksm" / _KSM[param.field][0]).exists():
-            raise OperationUnsupported(f"Parameter '{param.field}' is not supported by this kernel")
-    for param in params:
-        path = root / "sys/kernel/mm/ksm" / _KSM[param.field][0]
+    wanted = checked(params, dict.fromkeys(_KSM_WRITABLE, Kind.UINT))
+    for name in wanted:
+        if not (root / "sys/kernel/mm/ksm" / _KSM[name][0]).exists():
+            raise OperationUnsupported(f"Parameter '{name}' is not supported by this kernel")
+    for name, value in wanted.items():
         try:
-            path.write_text(str(param.value[1]))
+            (root / "sys/kernel/mm/ksm" / _KSM[name][0]).write_text(str(value))
         except OSError as exc:
-            raise from_os_error(exc, f"failed to set {param.field}") from exc
+            raise from_os_error(exc, f"failed to set {name}") from exc
