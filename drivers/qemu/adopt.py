@@ -25,9 +25,11 @@ from pyvirtd.constants.domain import (
 )
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.jobs import LongJob
+from pyvirtd.core.security import domain_identity
 from pyvirtd.drivers.qemu import events, process
 from pyvirtd.drivers.qemu.command.block import last_node
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.helpers import DbusDaemon, Helpers, ReservationHelper, end_orphans
 from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.drivers.qemu.runtime import refresh, reserve_interfaces
 from pyvirtd.errors import VirtError, from_os_error
@@ -76,6 +78,8 @@ def status_of(dom: QemuDomain, channels: Path) -> DomStatus:
         pid=guest.process.pid,
         taint=[StatusTaint(flag=taint) for taint in guest.taints],
         monitor=StatusMonitor(path=str(guest.monitor_path)),
+        dbus_daemon=guest.helpers.has(DbusDaemon),
+        pr_daemon=guest.helpers.has(ReservationHelper),
         vcpus=[StatusVcpu(id=vcpu, pid=thread) for vcpu, thread in sorted(guest.vcpu_threads.items())],
         job=StatusJob(async_=str(getattr(job.kind, "value", "none"))) if job is not None else None,
         fakereboot=guest.fake_reboot,
@@ -177,6 +181,7 @@ def _end_unborn(paths: QemuPaths) -> None:
                 log.warning("process %s is of a start that was cut short, and is ended", entry.name)
                 os.kill(int(entry.name), signal.SIGKILL)
     for path in stale:
+        end_orphans(paths, path.name.removeprefix("domain-"))
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -229,16 +234,27 @@ async def _ended_meanwhile(driver: "QemuDriver", dom: QemuDomain, status: DomSta
     driver.domains.set_id(dom, -1)
     reason = DomainShutoffReason.SHUTDOWN if _state(status)[0] is DomainState.SHUTDOWN else DomainShutoffReason.CRASHED
     dom.set_state(DomainState.SHUTOFF, reason)
-    await process.clean_up(driver, dom, status.domain, driver.labels(status.domain))
+    helpers = await _helpers_of(driver, status)
+    await process.clean_up(driver, dom, status.domain, driver.labels(status.domain), helpers)
     await remove_status(driver, dom)
     driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
     driver.forget_if_transient(dom)
 
 
+async def _helpers_of(driver: "QemuDriver", status: DomStatus) -> Helpers:
+    """The helpers of a run that an earlier daemon began, as far as they still run."""
+    live = status.domain
+    identity = await domain_identity(live, driver.credentials)
+    helpers = Helpers(driver.helper_run(live, live.id if live.id is not None else -1, identity))
+    await helpers.find()
+    return helpers
+
+
 async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, running: Process) -> None:
     caps = await driver.capabilities.get(status.domain.devices.emulator or "")
     monitor_path = Path(status.monitor.path)
-    guest = Guest(running, Monitor(dom.name), caps, monitor_path, monitor_path.parent)
+    helpers = await _helpers_of(driver, status)
+    guest = Guest(running, Monitor(dom.name), caps, monitor_path, monitor_path.parent, helpers=helpers)
     guest.taints = [taint.flag for taint in status.taint]
     guest.fake_reboot = status.fakereboot
     guest.fdsets = status.fdset or 0
@@ -251,6 +267,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     driver.ports.adopt(dom.live)
     reserve_interfaces(dom.live)
     guest.labels = driver.labels(dom.live)
+    helpers.watch(driver.host.tasks)
     driver.watch(dom, guest)
     while True:
         monitor = guest.monitor

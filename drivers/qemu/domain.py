@@ -12,6 +12,7 @@ from pyvirtd.core.objects import Deferred, DomainObject
 from pyvirtd.core.security import Label
 from pyvirtd.drivers.qemu.agent import Agent
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
+from pyvirtd.drivers.qemu.helpers import Helpers
 from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.errors import OperationInvalid
 from pyvirtd.model.domain import DomainDef
@@ -48,6 +49,7 @@ class Guest:
     agent: Agent | None = None
     agent_connected: bool | None = None
     labels: list[Label] = field(default_factory=list)
+    helpers: Helpers = field(default_factory=Helpers)
     fdsets: int = 0  # sets of descriptors that QEMU was given; the next one's number
     taps: list[str] = field(default_factory=list)
     vcpu_threads: dict[int, int] = field(default_factory=dict)  # vcpu -> thread id

@@ -28,11 +28,12 @@ from pyvirtd.core.jobs import Job, LongJob
 from pyvirtd.core.objects import Deferred
 from pyvirtd.core.security import Credentials, Label, labels_of, security_models
 from pyvirtd.core.store import Definitions
-from pyvirtd.drivers.qemu import adopt, process, saved
+from pyvirtd.drivers.qemu import adopt, leftovers, process, saved
 from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
 from pyvirtd.drivers.qemu.command import disk_node
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.helpers import Run
 from pyvirtd.drivers.qemu.parts import PARTS
 from pyvirtd.drivers.qemu.ports import GraphicsPorts
 from pyvirtd.drivers.qemu.postparse import choose_emulator, complete
@@ -163,7 +164,9 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         return QemuDomain(definition, persistent=persistent)
 
     async def undefine_extras(self, dom: QemuDomain, flags: int) -> None:
+        leftovers.check_undefine(self, dom, flags)
         await saved.check_undefine(self, dom, flags)
+        await leftovers.remove_undefined(self, dom, flags)
 
     # --- status files ----------------------------------------------------------------------------------------
 
@@ -247,6 +250,10 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
     def labels(self, live: DomainDef) -> list[Label]:
         """The files whose owner changes while a guest runs."""
         return labels_of(live, self.credentials, self.config)
+
+    def helper_run(self, live: DomainDef, number: int, identity: Identity) -> Run:
+        """A run of a guest as its helpers see it; `identity`: whom QEMU runs as."""
+        return Run(live, number, self.host.paths.qemu, self.config, identity if self.host.privileged else None)
 
     def limits(self) -> dict[str, int | None]:
         """QEMU's resource limits, from qemu.conf."""

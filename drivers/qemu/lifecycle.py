@@ -93,6 +93,8 @@ class Domains(CommonDomains[QemuDomain]):
     async def domain_undefine_flags(self, dom: QemuDomain, flags: int) -> None:
         if flags & Undefine.NVRAM and flags & Undefine.KEEP_NVRAM:
             raise OperationInvalid("cannot both keep and delete nvram")
+        if flags & Undefine.TPM and flags & Undefine.KEEP_TPM:
+            raise OperationInvalid("cannot both keep and delete TPM")
         await self.undefine(dom, flags)
 
     # --- state -----------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ from pyvirtd.drivers.qemu.command import build
 from pyvirtd.drivers.qemu.command.context import Command, Context
 from pyvirtd.drivers.qemu.disks import check_presence, note_chains
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.helpers import Helpers
+from pyvirtd.drivers.qemu.leftovers import remove_tpm
 from pyvirtd.drivers.qemu.limits import check_start
 from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.drivers.qemu.postparse import assign_aliases
@@ -108,15 +110,19 @@ class Starting:
             context.monitor_fd = listener.fileno()
             await open_interfaces(self.undo, ours, driver, live, context)
             await open_chardevs(live, ours, context, self._owner)
+            helpers = self.helpers = Helpers(driver.helper_run(live, self.number, self.identity))
+            helpers.open(context, ours)
             command = build(live, context)
             await self._files(command)
+            self.undo.push_async_callback(helpers.stop)
+            await helpers.start()
             labels = driver.labels(live)
             await apply_labels(labels)
             self.undo.push_async_callback(restore_labels, labels)
             await self._hook(DomainOp.START)
             process = await self._spawn(command, caps, [listener.fileno(), *context.fds])
         self.undo.push_async_callback(_kill, process)
-        guest = Guest(process, Monitor(self.dom.name), caps, self._monitor_path, self.directory)
+        guest = Guest(process, Monitor(self.dom.name), caps, self._monitor_path, self.directory, helpers=helpers)
         guest.labels = labels
         guest.fdsets = command.fdsets
         return guest
@@ -199,8 +205,10 @@ class Starting:
             await asyncio.gather(connecting, ended, return_exceptions=True)
         raise await self.died()
 
-    async def died(self) -> InternalError:
-        """The error of a QEMU that ended before it was up: its own last words."""
+    async def died(self) -> VirtError:
+        """The error of a QEMU that ended before it was up: its own last words, or those of a helper it needs."""
+        if (error := await self.helpers.obituary()) is not None:
+            return error
         return InternalError(
             f"process exited while connecting to monitor: {await self._last_words()}", domain=From.QEMU
         )
@@ -247,6 +255,7 @@ async def start(
     if flags & DomainCreateFlags.AUTODESTROY and caller is not None:
         ending = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
         guest.autodestroy = caller.on_close(lambda: driver.end(dom, ending))
+    guest.helpers.watch(driver.host.tasks)
     driver.watch(dom, guest)
 
 
@@ -308,8 +317,8 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     ending = guest.ending or Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
     await guest.monitor.close()
     live = dom.live_def
-    await clean_up(driver, dom, live, guest.labels)
-    await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending)
+    await clean_up(driver, dom, live, guest.labels, guest.helpers)
+    await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending.reason.name.lower())
     await driver.remove_status(dom)
     driver.domains.set_id(dom, -1)
     dom.live = dom.guest = None
@@ -321,9 +330,14 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     guest.over.set()
 
 
-async def clean_up(driver: "QemuDriver", dom: QemuDomain, live: DomainDef, labels: list[Label]) -> None:
+async def clean_up(
+    driver: "QemuDriver", dom: QemuDomain, live: DomainDef, labels: list[Label], helpers: Helpers
+) -> None:
     """Take back from the host what a run was given, and tell the hooks."""
     paths = driver.host.paths.qemu
+    await helpers.stop()
+    if not dom.persistent:
+        await remove_tpm(driver, live)
     number = live.id if live.id is not None else dom.id
     for path in (paths.domain_dir(number, dom.name), paths.channel_dir(number, dom.name)):
         await in_thread(shutil.rmtree, path, ignore_errors=True)

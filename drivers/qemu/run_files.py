@@ -14,7 +14,6 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.command.backends import memory_base
 from pyvirtd.drivers.qemu.command.context import Command, NewFile, huge_page_mounts
-from pyvirtd.drivers.qemu.domain import Ending
 from pyvirtd.errors import OperationFailed, from_os_error
 from pyvirtd.paths import QemuPaths, short_name
 from pyvirtd.util.files import Owner, make_directory, read_file, write_file
@@ -59,7 +58,7 @@ def open_log(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def _stamp() -> str:
+def stamp() -> str:
     now = datetime.now(UTC)
     return f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d}+0000"
 
@@ -69,16 +68,16 @@ def log_header(command: Command, caps: QemuCapabilities) -> str:
     words = " ".join(f"{name}={value}" for name, value in command.environment.items())
     argv = " \\\n".join(command.lines())
     return (
-        f"{_stamp()}: starting up, qemu version: {version}{caps.package}, kernel: {platform.release()},"
+        f"{stamp()}: starting up, qemu version: {version}{caps.package}, kernel: {platform.release()},"
         f" hostname: {platform.node()}\n{words} \\\n{argv}\n"
     )
 
 
-def log_end(path: Path, ending: Ending) -> None:
+def log_end(path: Path, reason: str) -> None:
     with contextlib.suppress(OSError):
         fd = open_log(path)
         try:
-            os.write(fd, f"{_stamp()}: shutting down, reason={ending.reason.name.lower()}\n".encode())
+            os.write(fd, f"{stamp()}: shutting down, reason={reason}\n".encode())
         finally:
             os.close(fd)
 

@@ -248,11 +248,11 @@ class QemuConfig(Settings):
         example="/usr/lib/qemu/qemu-bridge-helper",
         section="Helpers",
     )
-    pr_helper: str = text("/usr/bin/qemu-pr-helper", "Program for persistent reservations.", effective=False)
+    pr_helper: str = text("/usr/bin/qemu-pr-helper", "Program for persistent reservations.")
     slirp_helper: str = text("/usr/bin/slirp-helper", "Program for user networking outside of QEMU.", effective=False)
-    dbus_daemon: str = text("/usr/bin/dbus-daemon", "The D-Bus daemon for a domain's own bus.", effective=False)
-    swtpm_user: str = text("tss", "User that the TPM emulator runs as.", effective=False)
-    swtpm_group: str = text("tss", "Group that the TPM emulator runs as.", effective=False)
+    dbus_daemon: str = text("/usr/bin/dbus-daemon", "The D-Bus daemon for a domain's own bus.")
+    swtpm_user: str = text("tss", "User that the TPM emulator runs as.")
+    swtpm_group: str = text("tss", "Group that the TPM emulator runs as.")
     lock_manager: str | None = maybe_text(
         "Lock manager that keeps two domains off one disk: lockd or sanlock.", example="lockd", effective=False
     )
@@ -266,7 +266,7 @@ class QemuConfig(Settings):
     )
     log_timestamp: bool = flag(True, "Let QEMU put the time before its messages.")
     gluster_debug_level: int = unsigned(4, "Verbosity of QEMU's GlusterFS client, 0 to 9.")
-    virtiofsd_debug: bool = flag(False, "Let virtiofsd write debugging messages.", effective=False)
+    virtiofsd_debug: bool = flag(False, "Let virtiofsd write debugging messages.")
     capability_filters: tuple[str, ...] = words(
         (), "Capabilities of QEMU that are not to be used; for tests.", example=("capname",), effective=False
     )

@@ -24,7 +24,7 @@ PROMPT = "tiny# "
 # What a guest that pyvirtd defines may have; the cloud kernel has the 8250 serial port, PCI hotplug and ext4 built in.
 MODULES = (
     "button evdev virtio_pci virtio_net virtio_blk virtio_console virtio_balloon virtio-rng virtio_scsi sd_mod sr_mod "
-    "pvpanic-mmio"
+    "pvpanic-mmio virtiofs"
 )
 APPLETS = (
     "acpid cat chmod cttyhack cut date dd df dmesg echo env false free fsfreeze grep halt head hexdump hostname id "

@@ -18,6 +18,7 @@ import json
 import os
 import pwd
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -28,7 +29,9 @@ from typing import Any
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18  # linux/mount.h
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 # /run as a whole: the host's system bus, systemd and log daemons are then absent for every daemon alike.
-PRIVATE = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
+LIBVIRT = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
+# The TPM emulator's logs, and the authority that signs its certificates, which is its own user's.
+PRIVATE = ("/run", *LIBVIRT, "/var/log/swtpm", "/var/lib/swtpm-localca")
 
 
 def main() -> None:
@@ -102,6 +105,9 @@ def mount_private(folder: Path) -> None:
         source = folder / path.lstrip("/")
         source.mkdir(parents=True, exist_ok=True)
         Path(path).mkdir(parents=True, exist_ok=True)
+        shutil.copystat(path, source)
+        about = Path(path).stat()
+        os.chown(source, about.st_uid, about.st_gid)
         run("mount", "--bind", str(source), path)
     # The bridges and interfaces in /sys are those of the network namespace in which it was mounted. Control groups are
     # left out: no daemon then makes any, and nothing stays behind in the host's.

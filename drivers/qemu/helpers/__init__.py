@@ -1,0 +1,120 @@
+"""Programs beside QEMU that devices need: each started before it, ended with it, found again by a later daemon.
+
+    helpers = Helpers(run)
+    helpers.open(context, ours)      # what the command line needs of them
+    await helpers.start()            # raises with the last words of the one that failed
+    helpers.watch(tasks)             # one that ends before its guest is reported
+    await helpers.stop()
+
+A helper is one class in a module of its own. Which ones a guest needs follows from its live definition alone, so
+that a later daemon knows what to look for: their pid files are where libvirtd has them.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from pyvirtd.core.driver import Tasks
+from pyvirtd.drivers.qemu.command.context import Context
+from pyvirtd.drivers.qemu.helpers.base import Helper, Run, kill_by_file
+from pyvirtd.drivers.qemu.helpers.dbus import DbusDaemon
+from pyvirtd.drivers.qemu.helpers.reservations import ReservationHelper, wants_reservations
+from pyvirtd.drivers.qemu.helpers.tpm import Swtpm
+from pyvirtd.drivers.qemu.helpers.virtiofs import Virtiofsd
+from pyvirtd.errors import VirtError
+from pyvirtd.model.chardev import TpmEmulator
+from pyvirtd.model.devices import FilesystemDriverType
+from pyvirtd.model.graphics import DbusGraphics
+from pyvirtd.paths import QemuPaths
+from pyvirtd.util.files import in_thread
+
+log = logging.getLogger(__name__)
+
+# The names by which helpers are known in a list of processes.
+PROGRAMS = frozenset(kind.program for kind in (Swtpm, Virtiofsd, ReservationHelper, DbusDaemon))
+
+
+def helpers_of(run: Run) -> Iterator[Helper]:
+    """The helpers of a guest, in the order in which they are started."""
+    devices = run.live.devices
+    for tpm in devices.tpm:
+        if isinstance(tpm.backend, TpmEmulator):
+            yield Swtpm(run, tpm.backend)
+    for filesystem in devices.filesystem:
+        driver, source = filesystem.driver, filesystem.source
+        if driver is not None and driver.type is FilesystemDriverType.VIRTIOFS and not (source and source.socket):
+            yield Virtiofsd(run, filesystem)
+    if wants_reservations(run.live):
+        yield ReservationHelper(run)
+    own = str(run.paths.dbus_file(run.number, run.name, "sock"))
+    if any(isinstance(one, DbusGraphics) and own in (one.address or "") for one in devices.graphics):
+        yield DbusDaemon(run)
+
+
+class Helpers:
+    """All helpers of one run of a guest."""
+
+    def __init__(self, run: Run | None = None) -> None:
+        self._name = run.name if run is not None else ""
+        self._helpers = list(helpers_of(run)) if run is not None else []
+        self._ending = False
+
+    def open(self, context: Context, ours: ExitStack) -> None:
+        """Make what the command line needs of them; `ours` closes it."""
+        for helper in self._helpers:
+            helper.open(context, ours)
+
+    async def start(self) -> None:
+        """Start all. Raises VirtError; who called ends those that did start."""
+        for helper in self._helpers:
+            await helper.start()
+
+    def has(self, kind: type[Helper]) -> bool:
+        """There is a helper of that kind."""
+        return any(isinstance(helper, kind) for helper in self._helpers)
+
+    async def find(self) -> None:
+        """Take up those that an earlier daemon left running."""
+        for helper in self._helpers:
+            if not await in_thread(_exists, helper) or not helper.find():
+                log.warning("domain %s: its %s is not running any more", self._name, helper.title)
+
+    async def obituary(self) -> VirtError | None:
+        """The error of the first that failed; None where all are well, or ended as they should."""
+        for helper in self._helpers:
+            if helper.process is not None and not helper.process.running and await helper.process.wait():
+                return await helper.obituary()
+        return None
+
+    def watch(self, tasks: Tasks) -> None:
+        """Report a helper that ends although its guest has not."""
+        for helper in self._helpers:
+            if helper.process is not None:
+                tasks.start(self._watch(helper), f"{helper.title} of {self._name}")
+
+    async def _watch(self, helper: Helper) -> None:
+        assert helper.process is not None
+        code = await helper.process.wait()
+        if not self._ending:
+            # QEMU itself ends some by closing their socket, a moment before it is seen to be gone.
+            log.info("domain %s: %s ended with %s", self._name, helper.title, code)
+
+    async def stop(self) -> None:
+        """End all, the last first, and remove their files."""
+        self._ending = True
+        for helper in reversed(self._helpers):
+            await helper.stop()
+
+
+def end_orphans(paths: QemuPaths, short: str) -> None:
+    """End the helpers of a start that was cut off before anybody noted its guest. `short`: as their files begin."""
+    for directory in (paths.run, paths.swtpm_run, paths.dbus, paths.passt, paths.slirp):
+        for pid_file in directory.glob(f"{short}-*.pid"):
+            kill_by_file(pid_file, PROGRAMS)
+
+
+def _exists(helper: Helper) -> bool:
+    return helper.pid_file.exists()
+
+
+__all__ = ["DbusDaemon", "Helper", "Helpers", "ReservationHelper", "Run", "end_orphans", "helpers_of"]

@@ -1,0 +1,237 @@
+"""What all helper processes have in common: starting one and waiting until it serves, finding it again, ending it."""
+
+import asyncio
+import logging
+import os
+import shlex
+import shutil
+import signal
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pyvirtd.config.qemu import QemuConfig
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.drivers.qemu.command.context import Context
+from pyvirtd.drivers.qemu.run_files import open_log, stamp, tail
+from pyvirtd.errors import InternalError, SystemError_, VirtError, from_os_error
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.paths import QemuPaths
+from pyvirtd.util.files import Owner, in_thread
+from pyvirtd.util.process import Identity, Launch, Process, Result, run, spawn
+
+log = logging.getLogger(__name__)
+
+READY_S = 15.0  # for a helper to serve its socket
+POLL_S = 0.004
+TERM_S = 2.0
+KILL_S = 5.0
+SETUP_S = 60.0  # for a command that prepares a helper's files
+PID_MAX = 32
+ACCEPTS = 0x10000  # linux/net.h __SO_ACCEPTCON
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a guest, as far as its helpers must know it. `identity`: whom QEMU runs as; None: as the daemon."""
+
+    live: DomainDef
+    number: int
+    paths: QemuPaths
+    config: QemuConfig
+    identity: Identity | None
+
+    @property
+    def name(self) -> str:
+        return self.live.name
+
+    @property
+    def owner(self) -> Owner | None:
+        """Whose the files are that QEMU shall reach."""
+        return Owner(self.identity.uid, self.identity.gid) if self.identity is not None else None
+
+    @property
+    def log_path(self) -> Path:
+        return self.paths.log_file(self.name)
+
+
+class Helper(ABC):
+    """One helper of one run.
+
+    `title` is what the log calls it; `program` the name of its executable, by which it is known again; `pid_file` and
+    `leftovers` are removed when it has ended.
+    """
+
+    title: str
+    program: str
+    pid_file: Path
+    process: Process | None = None
+    _words: tuple[Path, int]  # the log of what it says, and where that begins
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start it and wait until it serves. Raises VirtError."""
+
+    def open(self, context: Context, ours: ExitStack) -> None:  # noqa: B027 - most need nothing
+        """Make what the command line needs of it, before there is one; `ours` closes it when QEMU has its own."""
+
+    def leftovers(self) -> Iterable[Path]:
+        """Files of a run that the helper itself does not remove."""
+        return ()
+
+    # --- for the helpers --------------------------------------------------------------------------------------
+
+    async def launch(self, argv: Sequence[str], launch: Launch, *, socket: Path | None = None, log_path: Path) -> None:
+        """Run `argv`, its output into a log, until `socket` is there. Raises VirtError with its last words."""
+        try:
+            fd = await in_thread(open_log, log_path)
+        except OSError as exc:
+            raise from_os_error(exc, f"cannot open '{log_path}'") from exc
+        try:
+            await in_thread(self._note_start, argv)
+            self._words = log_path, os.fstat(fd).st_size
+            self.process = spawn(argv, replace(launch, stdout=fd, stderr=fd, cwd="/"))
+        except OSError as exc:
+            raise from_os_error(exc, f"Cannot execute {argv[0]}") from exc
+        finally:
+            os.close(fd)
+        try:
+            await in_thread(self.pid_file.write_text, f"{self.process.pid}\n")
+            if socket is not None:
+                await self._wait_for(socket)
+        except (TimeoutError, ProcessLookupError):
+            raise await self.obituary() from None
+
+    async def obituary(self) -> VirtError:
+        """The error of a helper that ended, with its last words."""
+        return self.failure(await in_thread(tail, *self._words))
+
+    def failure(self, words: str) -> VirtError:
+        """The error of a helper that did not come up."""
+        code = self.process.returncode if self.process is not None else None
+        return InternalError(f"Could not start '{self.program}'. exitstatus: {code}, error: {words}", domain=From.QEMU)
+
+    def _note_start(self, argv: Sequence[str]) -> None:
+        """A line in the guest's log, from which the command can be tried by hand."""
+        fd = open_log(self.run.log_path)
+        try:
+            os.write(fd, f"{stamp()}: Starting external device: {self.title}\n{shlex.join(argv)}\n".encode())
+        finally:
+            os.close(fd)
+
+    async def _wait_for(self, socket: Path) -> None:
+        assert self.process is not None
+        async with asyncio.timeout(READY_S):
+            while not _listens(socket):
+                if not self.process.running:
+                    await self.process.wait()
+                    raise ProcessLookupError
+                await asyncio.sleep(POLL_S)
+
+    # --- for those who look after them ------------------------------------------------------------------------
+
+    def find(self) -> bool:
+        """Whether it is found running, as an earlier daemon left it. Reads files: for a guest that is taken up."""
+        try:
+            pid = int(self.pid_file.read_text()[:PID_MAX].strip())
+            found = Process.adopt(pid)
+        except (OSError, ValueError):
+            return False
+        if _program_of(pid) != self.program:
+            found.close()
+            return False
+        self.process = found
+        return True
+
+    async def stop(self) -> None:
+        """End it, and remove what it leaves."""
+        process = self.process
+        if process is not None:
+            for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
+                process.send_signal(number)
+                try:
+                    async with asyncio.timeout(seconds):
+                        await process.wait()
+                        break
+                except TimeoutError:
+                    log.warning("%s: %s does not end by %s", self.run.name, self.program, number.name)
+            process.close()
+        await in_thread(_unlink_all, [self.pid_file, *self.leftovers()])
+
+
+def kill_by_file(pid_file: Path, programs: Collection[str]) -> None:
+    """Kill the helper whose number stands in a file, and remove that; nothing but one of these programs. Blocks."""
+    with suppress(OSError, ValueError):
+        pid = int(pid_file.read_text()[:PID_MAX].strip())
+        pidfd = os.pidfd_open(pid)
+        try:
+            if _program_of(pid) in programs:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+    pid_file.unlink(missing_ok=True)
+
+
+def _program_of(pid: int) -> str:
+    """The name of a process's executable, as it was called; "" when it is gone."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return os.path.basename(words[0]).decode("utf-8", "replace")
+
+
+def _listens(path: Path) -> bool:
+    """Somebody accepts connections at a socket; finding out by connecting would be the end of those that serve one."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+    except OSError:
+        return False
+    # proc(5): number, references, protocol, flags, type, state, inode, path
+    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
+        words = line.split(maxsplit=7)
+        if len(words) > 7 and words[7] == str(path) and int(words[3], 16) & ACCEPTS:
+            return True
+    return False
+
+
+def find_program(name: str) -> str:
+    """The executable of that name. Raises SystemError_ where the host has none."""
+    found = shutil.which(name)
+    if found is None:
+        exc = FileNotFoundError(2, os.strerror(2))
+        raise from_os_error(exc, f"Unable to find '{name}' binary in $PATH", domain=From.NONE) from None
+    return found
+
+
+def require_executable(path: str, error: str) -> str:
+    """The path, if it can be run. Raises SystemError_ with `error`."""
+    if not os.access(path, os.X_OK):
+        raise SystemError_(f"{error}: {os.strerror(2)}", int1=2, domain=From.QEMU)
+    return path
+
+
+async def prepare(argv: Sequence[str], identity: Identity | None, log_path: Path) -> Result:
+    """Run a command that makes a helper's files, to its end. Raises InternalError where it fails."""
+    result = await run(argv, timeout=SETUP_S, launch=Launch(identity=identity, umask=0o077))
+    if result.returncode:
+        raise InternalError(
+            f"Could not run '{argv[0]}'. exitstatus: {result.returncode}; Check error log '{log_path}' for details.",
+            domain=From.NONE,
+        )
+    return result
+
+
+def _unlink_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as exc:
+            log.warning("cannot remove '%s': %s", path, exc)

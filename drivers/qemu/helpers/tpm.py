@@ -1,0 +1,126 @@
+"""The TPM emulator, swtpm: one process and one directory of state a guest. https://github.com/stefanberger/swtpm"""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.drivers.qemu.helpers.base import Helper, Run, find_program, prepare
+from pyvirtd.errors import NoSecret, from_os_error
+from pyvirtd.model.chardev import TpmEmulator, TpmVersion
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.paths import QemuPaths
+from pyvirtd.util.files import Owner, in_thread, make_directory
+from pyvirtd.util.process import Identity, Launch
+from pyvirtd.util.users import identity as find_identity
+
+BANKS = ("sha1", "sha256", "sha384", "sha512")
+
+
+class Swtpm(Helper):
+    title = "TPM Emulator"
+    program = "swtpm"
+
+    def __init__(self, run: Run, backend: TpmEmulator) -> None:
+        super().__init__(run)
+        self.backend = backend
+        paths = run.paths
+        self.pid_file = paths.swtpm_pid(run.number, run.name)
+        self.socket = paths.swtpm_socket(run.number, run.name)
+        self.log_path = paths.swtpm_log_file(run.name)
+        self.version_2 = backend.version is not TpmVersion.V1_2
+        self.state = paths.swtpm_state(run.live.uuid or "") / ("tpm2" if self.version_2 else "tpm1.2")
+
+    def leftovers(self) -> Iterable[Path]:
+        return (self.socket,)
+
+    async def start(self) -> None:
+        if self.backend.encryption is not None:
+            raise NoSecret(f"no secret with matching uuid '{self.backend.encryption}'", domain=From.SECRET)
+        swtpm, setup = find_program("swtpm"), find_program("swtpm_setup")
+        user = await self._user()
+        await in_thread(self._directories, user)
+        if not await in_thread(_has_files, self.state):
+            await self._manufacture(setup, user)
+        await self._choose_banks(setup, user)
+        control = f"type=unixio,path={self.socket},mode=0600"
+        argv = [swtpm, "socket", "--ctrl", control, "--tpmstate", f"dir={self.state},mode=0600"]
+        argv += ["--log", f"file={self.log_path}", "--terminate"]
+        if self.version_2:
+            argv.append("--tpm2")
+        await self.launch(argv, Launch(identity=user), socket=self.socket, log_path=self.run.log_path)
+        await in_thread(self._hand_over)
+
+    async def _user(self) -> Identity | None:
+        """Whom the emulator runs as; a session's runs as its user."""
+        if self.run.identity is None:
+            return None
+        config = self.run.config
+        return await in_thread(find_identity, config.swtpm_user, config.swtpm_group)
+
+    def _directories(self, user: Identity | None) -> None:
+        """The emulator's directories. QEMU's user may go through to the socket, and nobody reads another's state."""
+        paths, guest = self.run.paths, self.run.owner
+        own = Owner(user.uid, user.gid) if user is not None else None
+        try:
+            if user is not None and guest is not None:
+                for above in (paths.swtpm_log.parent.parent, paths.swtpm_log.parent, paths.swtpm, self.state.parent):
+                    make_directory(above, 0o711)
+                make_directory(paths.swtpm_log, 0o730, owner=own)
+                make_directory(paths.swtpm_run, 0o770, owner=Owner(guest.uid, user.gid))
+            else:
+                for mine in (paths.swtpm_log, paths.swtpm, self.state.parent, paths.swtpm_run):
+                    make_directory(mine, 0o700)
+            make_directory(self.state, 0o700, owner=own)
+            self.socket.unlink(missing_ok=True)
+        except OSError as exc:
+            raise from_os_error(exc, f"Could not create TPM directory {exc.filename or self.state}") from exc
+
+    async def _manufacture(self, setup: str, user: Identity | None) -> None:
+        """A new TPM with its endorsement key and certificates; without them nothing is left."""
+        if user is None:
+            # The host's own authority is root's; a user gets one beside his files.
+            await prepare([setup, "--create-config-files", "skip-if-exist"], None, self.log_path)
+        argv = [setup, "--tpm2"] if self.version_2 else [setup]
+        argv += ["--tpm-state", str(self.state), "--vmid", f"{self.run.name}:{self.run.live.uuid}"]
+        argv += ["--logfile", str(self.log_path), "--createek", "--create-ek-cert", "--create-platform-cert"]
+        argv += ["--lock-nvram", "--not-overwrite"]
+        try:
+            await prepare(argv, user, self.log_path)
+        except BaseException:
+            shutil.rmtree(self.state.parent, ignore_errors=True)
+            raise
+
+    async def _choose_banks(self, setup: str, user: Identity | None) -> None:
+        banks = self.backend.active_pcr_banks
+        chosen = [name for name in BANKS if banks is not None and getattr(banks, name)]
+        if not self.version_2 or not chosen:
+            return
+        argv = [setup, "--tpm2", "--tpm-state", str(self.state), "--logfile", str(self.log_path)]
+        await prepare([*argv, "--pcr-banks", ",".join(chosen), "--reconfigure"], user, self.log_path)
+
+    def _hand_over(self) -> None:
+        """The socket is for QEMU."""
+        owner = self.run.owner
+        if owner is not None:
+            os.chown(self.socket, owner.uid, owner.gid, follow_symlinks=False)
+
+
+def emulated(definition: DomainDef) -> TpmEmulator | None:
+    """The definition's emulated TPM; there is one at most."""
+    return next((tpm.backend for tpm in definition.devices.tpm if isinstance(tpm.backend, TpmEmulator)), None)
+
+
+def remove_state(paths: QemuPaths, uuid: str) -> None:
+    """Remove an emulated TPM's memory for good. Raises SystemError_."""
+    try:
+        shutil.rmtree(paths.swtpm_state(uuid))
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        raise from_os_error(exc, f"cannot remove '{paths.swtpm_state(uuid)}'") from exc
+
+
+def _has_files(directory: Path) -> bool:
+    return any(not entry.name.startswith(".") for entry in os.scandir(directory))
