@@ -8,12 +8,13 @@ the holder. Releasing never awaits, so it is safe in a cancelled task's `finally
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
 
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.job_stats import JobStats
 from pyvirtd.errors import OperationTimeout, VirtError
 
 WAIT_S = 30.0  # as libvirt's wait for a domain's state change lock
@@ -43,13 +44,20 @@ class LongJob(Enum):
     MIGRATION_IN = "migration in"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Held:
-    """A job that runs: what, for which call, since when (monotonic seconds)."""
+    """A job that runs: what, for which call, since when (monotonic seconds).
+
+    A long job that tells how far it is has `stats`, which `refresh` brings up to date. `aborted` is set when a client
+    wants it to end; whoever runs it must look.
+    """
 
     kind: Job | LongJob
     owner: str
     since: float = field(default_factory=time.monotonic)
+    stats: JobStats | None = None
+    refresh: Callable[[], Awaitable[None]] | None = None
+    aborted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __str__(self) -> str:
         return f"{self.owner} for {time.monotonic() - self.since:.0f} s"
@@ -68,6 +76,7 @@ class Jobs:
     def __init__(self) -> None:
         self.normal: Held | None = None
         self.long_job: Held | None = None
+        self.completed: JobStats | None = None  # of the last long job that was done
         self._allowed = Job.NONE
         self._waiting: deque[_Waiter] = deque()
 
