@@ -39,6 +39,7 @@ from pyvirtd.drivers.qemu.command.context import Command, Context
 from pyvirtd.drivers.qemu.disks import check_presence, note_chains
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Helpers
+from pyvirtd.drivers.qemu.host_devices import find_host_devices, wants_host_devices
 from pyvirtd.drivers.qemu.leftovers import remove_tpm
 from pyvirtd.drivers.qemu.limits import check_start
 from pyvirtd.drivers.qemu.monitor import Monitor
@@ -108,6 +109,8 @@ class Starting:
         context.reset_nvram = bool(flags & DomainCreateFlags.RESET_NVRAM)
         with self._monitor_listener() as listener, ExitStack() as ours:
             context.monitor_fd = listener.fileno()
+            if wants_host_devices(live):
+                await in_thread(find_host_devices, live, ours, context)
             await open_interfaces(self.undo, ours, driver, live, context)
             await open_chardevs(live, ours, context, self._owner)
             helpers = self.helpers = Helpers(driver.helper_run(live, self.number, self.identity))

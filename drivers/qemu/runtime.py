@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.tap import close_interface, open_interface, reserve_names
 from pyvirtd.drivers.qemu.blocks_limits import apply_limits
 from pyvirtd.drivers.qemu.command import Context, NetBackend, uses_tap
@@ -14,7 +15,7 @@ from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
 from pyvirtd.drivers.qemu.stats_perf import apply_perf
 from pyvirtd.drivers.qemu.stats_qmp import device_alias
 from pyvirtd.drivers.qemu.tune_pins import apply_pins
-from pyvirtd.errors import ConfigUnsupported, VirtError
+from pyvirtd.errors import NoNetwork, VirtError
 from pyvirtd.model.chardev import ChannelState, ChardevType, PtySource, VirtioTarget
 from pyvirtd.model.disk import Tray
 from pyvirtd.model.domain import DomainDef, DomainType
@@ -56,9 +57,7 @@ async def open_interfaces(
         source = net.source
         bridge = getattr(source, "bridge", None) or ""
         if net.type is InterfaceType.NETWORK:
-            raise ConfigUnsupported(
-                f"interface of network '{getattr(source, 'network', '')}': there is no network driver yet"
-            )
+            raise NoNetwork(f"no network with matching name '{getattr(source, 'network', '')}'", domain=From.NETWORK)
         kvm = context.caps.kvm_usable and live.type is DomainType.KVM
         helper = driver.config.bridge_helper
         made = await open_interface(net, bridge=bridge, kvm=kvm, privileged=driver.host.privileged, helper=helper)

@@ -32,6 +32,15 @@ def index_of(name: str) -> int:
         raise SystemError_(f"Unable to get index for interface {name}: {reason}", int1=errno.ENODEV) from None
 
 
+def exists(name: str) -> bool:
+    """A device of that name is in our network namespace."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
 def set_mac(name: str, mac: str) -> None:
     """Give a device an Ethernet address."""
     address = bytes.fromhex(mac.replace(":", ""))

@@ -204,6 +204,8 @@ def _cannot(label: Label, owner: Owner, exc: OSError) -> VirtError:
     reason = os.strerror(exc.errno or 0)
     if label.storage and exc.errno != errno.EPERM:
         what = f"Cannot access storage file '{label.path}'"
+    elif exc.errno == errno.ENOENT:
+        return SystemError_(f"unable to stat: {label.path}: {reason}", domain=From.SECURITY, int1=errno.ENOENT)
     else:
         what = f"unable to set user and group to '{owner.uid}:{owner.gid}' on '{label.path}'"
     return SystemError_(f"{what}: {reason}", int1=exc.errno or 0)

@@ -21,6 +21,7 @@ from pyvirtd.model.chardev import (
     ChardevType,
     FileCharSource,
     PathSource,
+    SocketMode,
     TpmPassthrough,
     UnixSource,
 )
@@ -29,6 +30,7 @@ from pyvirtd.model.disk import Disk, DiskDevice
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.graphics import InputType
 from pyvirtd.model.hostdev import UsbHostdevSource
+from pyvirtd.model.os import FwcfgSysinfo
 from pyvirtd.model.seclabel import DeviceSeclabel, Seclabel, SeclabelType
 from pyvirtd.model.storage import AnySource, BlockSource, FileSource
 from pyvirtd.util.files import Owner, in_thread
@@ -255,9 +257,9 @@ def _backend_labels(kind: ChardevType, source: AnyCharSource, label: str | None,
                 yield Label(name, text, remember=rules.remember, optional=True)
         case PathSource(path=str(path)):
             yield Label(path, text, remember=rules.remember)
-        case UnixSource(path=str(path)):
-            # Of a socket that QEMU is to make there is nothing yet; others' sockets go with those who made them.
-            yield Label(path, text, remember=False, restore=False, optional=True)
+        case UnixSource(path=str(path), mode=mode):
+            # Our own listens already, and need not for guests that were adopted; others' go with who made them.
+            yield Label(path, text, remember=False, restore=False, optional=mode is not SocketMode.CONNECT)
 
 
 def _boot_files(live: DomainDef) -> Iterator[str]:
@@ -269,6 +271,9 @@ def _boot_files(live: DomainDef) -> Iterator[str]:
     for path in (boot.kernel, boot.initrd, boot.dtb, *(table.path for table in boot.acpi)):
         if path:
             yield path
+    for block in live.sysinfo:
+        if isinstance(block, FwcfgSysinfo):
+            yield from (entry.file for entry in block.entry if entry.file)
 
 
 def _memory_files(live: DomainDef) -> Iterator[str]:

@@ -158,6 +158,8 @@ def _open_tap(net: Interface, mac: str, bridge: str, queues: int, *, vnet_header
     device = (net.backend.tap if net.backend is not None else None) or TUN
     managed = net.target is None or net.target.managed is not False
     if net.type is InterfaceType.ETHERNET and not managed:
+        if not netdev.exists(wanted):
+            raise InternalError("target managed='no' but specified dev doesn't exist", domain=From.QEMU)
         return HostInterface(wanted, open_tap(wanted, queues, vnet_header=vnet_header, exists=True, device=device))
     made = create_tap(wanted, queues, vnet_header=vnet_header, device=device)
     try:

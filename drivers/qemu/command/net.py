@@ -41,12 +41,30 @@ def build_interfaces(build: Builder, order: BootOrder) -> None:
     for net in build.definition.devices.interface:
         if net.type is InterfaceType.HOSTDEV:
             continue
+        _check(net)
         build.command.add("-netdev", netdev_props(build, net).text())
         if net.model is not None and _is_builtin(build, net):
             words = f"nic,macaddr={net.mac.address if net.mac else ''},netdev=host{net.info.alias},model={net.model}"
             build.command.add("-net", f"{words},id={net.info.alias}")
         elif net.model is not None:
             build.device(net_props(build, net, order))
+
+
+def _check(net: Interface) -> None:
+    """What a type of interface cannot have. Raises ConfigUnsupported."""
+    tap = uses_tap(net)
+    several = is_virtio(net) and net.driver is not None and (net.driver.queues or 0) > 1
+    custom = net.backend is not None and net.backend.tap is not None
+    if several and not tap and net.type not in (InterfaceType.VHOSTUSER, InterfaceType.VDPA):
+        what = "multiqueue is"
+    elif custom and not tap:
+        what = "custom tap device path is"
+    else:
+        return
+    place = f"interface {net.mac.address if net.mac else ''}"
+    raise ConfigUnsupported(
+        f"{place} - {what} not supported for network interfaces of type {net.type}", domain=ErrorDomain.QEMU
+    )
 
 
 def _is_builtin(build: Builder, net: Interface) -> bool:

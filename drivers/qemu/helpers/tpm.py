@@ -123,4 +123,4 @@ def remove_state(paths: QemuPaths, uuid: str) -> None:
 
 
 def _has_files(directory: Path) -> bool:
-    return any(not entry.name.startswith(".") for entry in os.scandir(directory))
+    return any(not name.startswith(".") for name in os.listdir(directory))
