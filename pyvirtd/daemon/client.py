@@ -50,8 +50,9 @@ class Client(Caller):
         self.read_only_socket = read_only
         self.auth = auth  # scheme of the socket: none, polkit, sasl
         self.admin = admin
-        self.identity = Identity(0, 0, 0)
+        self.identity = Identity()
         self.authenticated = False
+        self.authenticating = False  # a step of its scheme runs
         self.connected_at = int(time.time())
         self.transport: UnixTransport = None  # type: ignore[assignment] # set by the server before any byte
         self.framer = Framer(ANONYMOUS_FRAME_MAX)
@@ -81,8 +82,9 @@ class Client(Caller):
         self.resolvers: dict[type, Driver] = {}  # by the class of a reference
         self.close_callback = False
 
-    def let_in(self) -> None:
-        """The client is who it says, or need not say."""
+    def let_in(self, identity: Identity | None = None) -> None:
+        """The client is who it says, or need not say; `identity` holds what its steps found out."""
+        self.identity = identity or self.identity
         self.authenticated = True
         self.framer.limit = FRAME_MAX
         self.server.client_known(self)

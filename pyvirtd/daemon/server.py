@@ -16,6 +16,7 @@ from pyvirtd.api.rpc import ADMIN, LXC, QEMU, REMOTE
 from pyvirtd.config import DaemonConfig
 from pyvirtd.core.access import Access
 from pyvirtd.core.driver import Driver, Handler, Host
+from pyvirtd.daemon.auth import needs_no_step
 from pyvirtd.daemon.client import Client
 from pyvirtd.daemon.session import DaemonDriver
 from pyvirtd.daemon.transport import UnixTransport
@@ -189,13 +190,13 @@ class Server:
         client.transport = UnixTransport(sock, client)
         client.identity = client.transport.identity()
         self.clients.add(client)
-        if auth == "none" or (auth == "polkit" and client.identity.uid in (0, os.geteuid())):
+        if needs_no_step(client):
             client.let_in()
         else:
             self.anonymous.add(client)
         self._watch_idle()
         self._watch_listeners()
-        log.debug("conn=%d opened by uid %d pid %d", client.number, client.identity.uid, client.identity.pid)
+        log.debug("conn=%d opened by uid %s pid %s", client.number, client.identity.uid, client.identity.pid)
 
     def client_known(self, client: Client) -> None:
         """A client proved who it is."""

@@ -24,20 +24,14 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import ConnectFlags
 from pyvirtd.core.driver import Driver
 from pyvirtd.core.registry import driver_for_uri
+from pyvirtd.daemon.auth import remaining
+from pyvirtd.daemon.auth_polkit import PolkitSession
 from pyvirtd.daemon.client import Client, check_event
-from pyvirtd.errors import AuthFailed, InternalError, NoSupport, OperationDenied
+from pyvirtd.errors import InternalError, NoSupport, OperationDenied
 
 ANY_FLAGS = 2**32 - 1
 # The libvirt release whose API is served: major * 1,000,000 + minor * 1,000 + release.
 LIB_VERSION = 9_000_000
-
-
-class AuthType(IntEnum):
-    """protocol: remote_auth_type."""
-
-    NONE = 0
-    SASL = 1
-    POLKIT = 2
 
 
 class Feature(IntEnum):
@@ -83,14 +77,7 @@ class Session(SessionPart):
         return int(client.driver is not None and feature in client.driver.features)
 
     def auth_list(self, caller: Caller) -> list[int]:
-        client = _client(caller)
-        return [AuthType.NONE if client.authenticated else AuthType[client.auth.upper()]]
-
-    def auth_polkit(self, caller: Caller) -> int:
-        client = _client(caller)
-        if client.authenticated or client.auth != "polkit":
-            raise AuthFailed("authentication failed", domain=From.RPC)
-        raise AuthFailed(f"only root may connect: polkit rules are not consulted yet (uid {client.identity.uid})")
+        return [remaining(_client(caller))]
 
     def connect_get_uri(self, caller: Caller) -> str:
         return _opened(caller).uri
@@ -169,7 +156,7 @@ class DaemonDriver(Driver):
     """The daemon's own handlers, in the table of every connection."""
 
     name = "remote"
-    parts: ClassVar[tuple[type[Part], ...]] = (Session,)
+    parts: ClassVar[tuple[type[Part], ...]] = (Session, PolkitSession)
     error_domain = From.RPC
 
     def function_name(self, procedure: Any) -> str:

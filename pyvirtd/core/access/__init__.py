@@ -4,17 +4,11 @@ The decision function is one: `Access.check`. It allows everything to whoever wa
 connection's authentication; finer rules replace it here, and nowhere else.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
+from pyvirtd.core.access.identity import Identity
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The peer of a connection, from the kernel."""
-
-    pid: int
-    uid: int
-    gid: int
+__all__ = ["Access", "Identity"]
 
 
 class Access:
