@@ -16,6 +16,7 @@ from pyvirtd import log as logs
 from pyvirtd.config import DaemonConfig, QemuConfig
 from pyvirtd.core.driver import Host
 from pyvirtd.core.hooks import DaemonOp, Hooks
+from pyvirtd.core.host_shutdown import HostShutdown
 from pyvirtd.core.registry import driver_classes, start_drivers
 from pyvirtd.daemon.server import Server
 from pyvirtd.errors import VirtError
@@ -91,6 +92,9 @@ async def _serve(daemon: Daemon, ready: Callable[[], None]) -> None:
         loop.add_signal_handler(signal.SIGHUP, lambda: host.tasks.start(_reload(daemon, server), "reload"))
         server.start()
         server.end_when_idle(daemon.options.timeout or 0, stop.set)
+        shutdown = HostShutdown(host, stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, shutdown.begin)
+        host.tasks.start(shutdown.watch(), "watch for the host's shutdown")
         log.info("serving %s", paths.socket_rw)
         ready()
         service.notify("READY=1")
@@ -98,6 +102,7 @@ async def _serve(daemon: Daemon, ready: Callable[[], None]) -> None:
         for driver in host.drivers:
             host.tasks.start(driver.autostart(), f"autostart of {driver.name}")
         await stop.wait()
+        await shutdown.finish()
         service.notify("STOPPING=1")
         log.info("ending; guests run on")
     await host.hooks.daemon(DaemonOp.SHUTDOWN)

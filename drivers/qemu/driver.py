@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pyvirtd.api.rpc import Part
@@ -28,7 +27,8 @@ from pyvirtd.core.jobs import Job, LongJob
 from pyvirtd.core.objects import Deferred
 from pyvirtd.core.security import Credentials, Label, labels_of, security_models
 from pyvirtd.core.store import Definitions
-from pyvirtd.drivers.qemu import adopt, leftovers, process, saved
+from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, leftovers, process, saved
+from pyvirtd.drivers.qemu.autoshutdown import Policy
 from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
 from pyvirtd.drivers.qemu.command import disk_node
@@ -43,7 +43,7 @@ from pyvirtd.model.capabilities import SecurityModelDescription
 from pyvirtd.model.chardev import VirtioTarget
 from pyvirtd.model.disk import Disk
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.util.files import in_thread, make_directory
+from pyvirtd.util.files import make_directory
 from pyvirtd.util.process import Identity
 from pyvirtd.xml.element import LIVE, SECURE
 
@@ -97,27 +97,10 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         await self.load_definitions()
 
     async def autostart(self) -> None:
-        """Start what is marked, once for each boot of the host."""
-        if not await in_thread(_first_of_this_boot, self.host.paths.qemu.autostarted_file):
-            return
-        waiting = asyncio.Semaphore(4)
+        await autostart.start_marked(self)
 
-        async def one(dom: QemuDomain) -> None:
-            async with waiting:
-                try:
-                    # Before the start: one that fails is not tried at the next boot.
-                    if dom.autostart_once:
-                        await self.mark_autostart(dom, on=False, once=True)
-                    if dom.active:
-                        return
-                    await self.start_domain(dom, 0, None)
-                except VirtError as exc:
-                    log.error("domain %s does not autostart: %s", dom.name, exc)
-
-        async with asyncio.TaskGroup() as group:
-            for dom in self.domains:
-                if dom.autostart_once or (dom.autostart and not dom.active):
-                    group.create_task(one(dom))
+    async def host_shutdown(self) -> None:
+        await autoshutdown.leave_none_running(self, Policy.of(self.config, privileged=self.host.privileged))
 
     async def stop(self) -> None:
         for dom in self.domains:
@@ -298,13 +281,3 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         agent, dom.running.agent = dom.running.agent, None
         if agent is not None:
             await agent.close()
-
-
-def _first_of_this_boot(mark: Path) -> bool:
-    """Whether autostart is yet to be done since the host's boot; notes that it is done."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    # libvirtd's own mark is empty, and lies where a boot removes it.
-    if mark.exists() and mark.read_text().strip() in ("", boot):
-        return False
-    mark.write_text(boot)
-    return True

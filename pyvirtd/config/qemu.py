@@ -22,6 +22,7 @@ VNC_PORT_BASE = 5900
 WEBSOCKET_PORT_BASE = 5700
 ZERO_UUID = "00000000-0000-0000-0000-000000000000"
 CGROUP_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "net_cls", "perf_event")
+SCOPES = ("none", "persistent", "transient", "all")
 BASIC_DEVICES = ("/dev/null", "/dev/full", "/dev/zero", "/dev/random", "/dev/urandom", "/dev/ptmx", "/dev/kvm")
 
 CERT_DIR = "Directory of the certificates for {}; default_tls_x509_cert_dir when not set."
@@ -207,6 +208,7 @@ class QemuConfig(Settings):
     auto_start_bypass_cache: bool = flag(
         False, "Read saved guests past the page cache when domains start with the daemon.", effective=False
     )
+    auto_start_delay: int = unsigned(0, "Milliseconds between two starts of domains that start with the daemon.")
     hugetlbfs_mount: tuple[str, ...] | None = maybe_words(
         "Mount points of huge pages, one or a list; found on the host when not set, none when empty.",
         example=("/dev/hugepages",),
@@ -220,6 +222,31 @@ class QemuConfig(Settings):
         "firmware descriptors.",
         example=("/usr/share/OVMF/OVMF_CODE.fd:/usr/share/OVMF/OVMF_VARS.fd",),
     )
+
+    auto_shutdown_try_save: str | None = maybe_text(
+        "Guests that are saved when the host shuts down or the user's session ends. Not set: none for the system "
+        "daemon, persistent for a session's.",
+        example="persistent",
+        choices=("none", "persistent"),
+        section="Shutdown of the host",
+    )
+    auto_shutdown_try_shutdown: str | None = maybe_text(
+        "Guests of those not saved that are asked to power off then. Not set: none for the system daemon, all for a "
+        "session's.",
+        example="all",
+        choices=SCOPES,
+    )
+    auto_shutdown_poweroff: str | None = maybe_text(
+        "Guests that are ended if they run on even then. Not set: none for the system daemon, all for a session's.",
+        example="all",
+        choices=SCOPES,
+    )
+    auto_shutdown_wait: int = unsigned(
+        30,
+        "Seconds for guests to power off; 0 is 30. The login manager waits no longer than its InhibitDelayMaxSec.",
+    )
+    auto_shutdown_restore: bool = flag(True, "Start the guests that ran again at the host's next boot.")
+    auto_save_bypass_cache: bool = flag(False, "Write guests saved at the host's shutdown past the page cache.")
 
     migration_address: str | None = maybe_text(
         "Address on which incoming migrations are awaited; all addresses when not set.",

@@ -18,7 +18,7 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.events import EventBus
 from pyvirtd.core.hooks import Hooks
 from pyvirtd.core.host import HostInfo
-from pyvirtd.errors import InternalError
+from pyvirtd.errors import InternalError, NoSupport
 from pyvirtd.model.capabilities import SecurityModelDescription
 from pyvirtd.paths import Paths
 
@@ -118,6 +118,13 @@ class Driver:
         prefix, api = self.function_prefix or self.name, procedure.api
         return prefix + (api[len(prefix) :] if api.lower().startswith(prefix) else api)
 
+    def method(self, name: str) -> Callable[..., Any]:
+        """A procedure of this driver by its name, as a client's call would reach it. Raises NoSupport."""
+        for handler in self.handlers.values():
+            if handler.procedure.name == name:
+                return handler.method
+        raise NoSupport(name)
+
     async def start(self) -> None:
         """Load state from disk and adopt what runs."""
 
@@ -126,6 +133,9 @@ class Driver:
 
     async def autostart(self) -> None:
         """Start what is marked so; called once all drivers run."""
+
+    async def host_shutdown(self) -> None:
+        """The host shuts down, or the user's session ends: care for what runs; the daemon then ends."""
 
     async def stop(self) -> None:
         """The daemon ends; guests run on."""
