@@ -55,9 +55,11 @@ class Policy:
         """Of a user's guests nothing is lost when he logs out; the system's are the administrator's to decide on."""
         defaults = (Scope.NONE,) * 3 if privileged else (Scope.PERSISTENT, Scope.ALL, Scope.ALL)
         given = (config.auto_shutdown_try_save, config.auto_shutdown_try_shutdown, config.auto_shutdown_poweroff)
-        scopes = [Scope(word) if word is not None else default for word, default in zip(given, defaults, strict=True)]
+        save, shutdown, poweroff = (Scope(word or default) for word, default in zip(given, defaults, strict=True))
         return cls(
-            *scopes,
+            save,
+            shutdown,
+            poweroff,
             config.auto_shutdown_wait or DEFAULT_WAIT_S,
             config.auto_shutdown_restore,
             config.auto_save_bypass_cache,

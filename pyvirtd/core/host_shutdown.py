@@ -85,7 +85,7 @@ class HostShutdown:
                 words = ["shutdown", "pyvirtd", "Virtual machines are saved or shut down", "delay"]
                 reply = await _ask(bus, LOGIN, PATH, "Inhibit", "ssss", words, MANAGER)
                 self._lock_fd = reply.unix_fds[reply.body[0]]
-            await bus.wait_for_disconnect()
+            await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
         finally:
             bus.disconnect()
 
@@ -105,7 +105,7 @@ class HostShutdown:
             log.info("the session's end is not announced to us: %r", exc)
             return
         try:
-            await bus.wait_for_disconnect()
+            await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
         except BUS_FAULTS:
             pass
         finally:

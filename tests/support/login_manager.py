@@ -31,7 +31,7 @@ class Manager(ServiceInterface):
         return theirs
 
     @dbus_signal()
-    def PrepareForShutdown(self, start: bool) -> "b":  # type: ignore[name-defined]  # noqa: F821, FBT001
+    def PrepareForShutdown(self, start: bool) -> "b":  # type: ignore[name-defined]  # noqa: F821
         return start
 
     @dbus_method()
@@ -52,7 +52,7 @@ class Manager(ServiceInterface):
 
 
 def tell(words: str) -> None:
-    print(words, flush=True)  # noqa: T201
+    print(words, flush=True)
 
 
 async def main() -> None:
