@@ -43,7 +43,7 @@ from pyvirtd.model.status import (
     read_status,
 )
 from pyvirtd.paths import SHORT_NAME_MAX, QemuPaths
-from pyvirtd.util.files import atomic_write, durable_unlink, in_thread, read_text
+from pyvirtd.util.files import atomic_write, durable_unlink, in_thread, read_text, sweep_temporaries
 from pyvirtd.util.process import Process
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ async def adopt_all(driver: "QemuDriver") -> None:
 
 
 def _read_all(directory: Path) -> list[tuple[str, str]]:
+    sweep_temporaries(directory)
     found = []
     for path in sorted(directory.glob("*.xml")):
         try:
@@ -278,7 +279,8 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
             log.error("domain %s runs as process %d but its monitor does not answer: %s", dom.name, running.pid, exc)
         await monitor.close()
         guest.monitor = Monitor(dom.name)
-        await asyncio.wait({asyncio.ensure_future(guest.over.wait())}, timeout=RETRY_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(guest.over.wait(), RETRY_S)
         if guest.finishing:
             return
     monitor.start(lambda message: events.handle(driver, dom, message))

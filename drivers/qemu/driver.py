@@ -38,7 +38,7 @@ from pyvirtd.drivers.qemu.parts import PARTS
 from pyvirtd.drivers.qemu.ports import GraphicsPorts
 from pyvirtd.drivers.qemu.postparse import choose_emulator, complete
 from pyvirtd.drivers.qemu.validate import validate
-from pyvirtd.errors import OperationInvalid, VirtError
+from pyvirtd.errors import NoDomain, OperationInvalid, VirtError
 from pyvirtd.model.capabilities import SecurityModelDescription
 from pyvirtd.model.chardev import VirtioTarget
 from pyvirtd.model.disk import Disk
@@ -168,13 +168,19 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         """Start, from the domain's own definition or this one."""
         if self.no_user is not None:
             raise self.no_user
-        async with dom.jobs.long(LongJob.START, "DomainCreate", Job.QUERY | Job.DESTROY):
-            if dom.active:
-                raise OperationInvalid("domain is already running")
-            if flags & DomainCreateFlags.FORCE_BOOT:
-                await saved.remove_image(self, dom)
-            saved.require_none(self, dom)
-            await process.start(self, dom, flags, caller, definition)
+        try:
+            async with dom.jobs.long(LongJob.START, "DomainCreate", Job.QUERY | Job.DESTROY):
+                if dom.active:
+                    raise OperationInvalid("domain is already running")
+                if dom.removed:
+                    raise NoDomain(f"no domain with matching uuid '{dom.uuid_text}' ({dom.name})")
+                if flags & DomainCreateFlags.FORCE_BOOT:
+                    await saved.remove_image(self, dom)
+                saved.require_none(self, dom)
+                await process.start(self, dom, flags, caller, definition)
+        except BaseException:
+            self.forget_if_transient(dom)
+            raise
 
     def watch(self, dom: QemuDomain, guest: Guest) -> None:
         """Follow a run to its end."""

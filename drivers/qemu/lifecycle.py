@@ -77,11 +77,7 @@ class Domains(CommonDomains[QemuDomain]):
                 self.domains.add(dom)
             elif dom.active:
                 raise OperationInvalid(f"domain is already active as '{dom.name}'")
-        try:
-            await driver.start_domain(dom, flags, caller, definition)
-        except BaseException:
-            driver.forget_if_transient(dom)
-            raise
+        await driver.start_domain(dom, flags, caller, definition)
         return dom
 
     @accepts(CREATE_XML_FLAGS)

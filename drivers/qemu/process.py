@@ -239,7 +239,7 @@ async def start(
         dom.live, dom.guest = starting.live, guest
         driver.domains.set_id(dom, starting.number)
         dom.set_state(DomainState.PAUSED, DomainPausedReason.STARTING_UP)
-        undo.push_async_callback(_abandon, driver, dom)
+        undo.push_async_callback(_abandon, driver, dom, guest)
         # From here on a daemon that dies leaves a note of the half-started guest for the next one.
         await driver.save_status(dom)
         await in_thread(write_pid, driver.host.paths.qemu.pid_file(dom.name), guest.process.pid)
@@ -278,15 +278,23 @@ async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:
     await driver.save_status(dom)
 
 
-async def _abandon(driver: "QemuDriver", dom: QemuDomain) -> None:
+async def _abandon(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     """A start failed after the domain was given its guest."""
-    guest = dom.running
-    guest.finished = True
-    await driver.remove_status(dom)
-    dom.guest = dom.live = None
+    guest.finishing = guest.finished = True
+    try:
+        await driver.remove_status(dom)
+        await guest.monitor.close()
+    finally:
+        _off(driver, dom, guest, DomainShutoffReason.FAILED)
+
+
+def _off(driver: "QemuDriver", dom: QemuDomain, guest: Guest, reason: DomainShutoffReason) -> None:
+    """The domain runs no more; who waits for that is told."""
     driver.domains.set_id(dom, -1)
-    dom.set_state(DomainState.SHUTOFF, DomainShutoffReason.FAILED)
-    await guest.monitor.close()
+    dom.live = dom.guest = None
+    dom.set_state(DomainState.SHUTOFF, reason)
+    dom.jobs.fail_waiters(OperationInvalid("domain is not running", domain=From.QEMU))
+    guest.over.set()
 
 
 async def end(dom: QemuDomain, guest: Guest, ending: Ending, *, graceful: bool = False) -> None:
@@ -308,8 +316,8 @@ async def end(dom: QemuDomain, guest: Guest, ending: Ending, *, graceful: bool =
 
 
 async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
-    """QEMU is gone: tidy up and tell. Runs once for each run of a domain."""
-    if guest.finishing:
+    """QEMU is gone: tidy up and tell. Runs once for each run of a domain; one that is not up yet is its start's."""
+    if guest.finishing or not guest.up:
         await guest.over.wait()
         return
     guest.finishing = True
@@ -318,19 +326,18 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     await guest.monitor.drain()
     guest.finished = True
     ending = guest.ending or Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
-    await guest.monitor.close()
-    live = dom.live_def
-    await clean_up(driver, dom, live, guest.labels, guest.helpers)
-    await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending.reason.name.lower())
-    await driver.remove_status(dom)
-    driver.domains.set_id(dom, -1)
-    dom.live = dom.guest = None
-    dom.set_state(DomainState.SHUTOFF, ending.reason)
-    dom.jobs.fail_waiters(OperationInvalid("domain is not running", domain=From.QEMU))
+    try:
+        await guest.monitor.close()
+        await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers)
+        await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending.reason.name.lower())
+        await driver.remove_status(dom)
+    except (VirtError, OSError) as exc:
+        log.error("%s ended, and not all that it was given could be taken back: %s", dom.name, exc)
+    finally:
+        _off(driver, dom, guest, ending.reason)
     driver.emit_lifecycle(dom, DomainEventType.STOPPED, ending.detail)
     driver.forget_if_transient(dom)
     driver.guest_gone(guest)
-    guest.over.set()
 
 
 async def clean_up(

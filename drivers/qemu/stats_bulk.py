@@ -93,11 +93,13 @@ class BulkStats:
     # --- asking QEMU -----------------------------------------------------------------------------------------
 
     async def _ask(self, dom: QemuDomain, guest: Guest, wanted: Wanted) -> dict[str, Any]:
-        """The answers that came in time, by what they are for."""
+        """The answers that came in time, by what they are for; none of a guest that has just ended."""
+        if dom.live is None or dom.guest is not guest:
+            return {}
         known = self.known(dom, guest)
         mark = known.renew()
         answers = known.recall()
-        commands = commands_for(dom.live_def, known, wanted.groups)
+        commands = commands_for(dom.live, known, wanted.groups)
         seconds = NOWAIT_S if known.silent else wanted.seconds  # one that hangs is waited for in full only once
         results = await asyncio.gather(
             *(guest.monitor.execute(name, arguments, seconds) for name, arguments in commands.values()),

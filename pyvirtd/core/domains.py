@@ -137,8 +137,8 @@ class HypervisorDriver(Driver, Generic[Dom]):
         self.host.events.emit(self, DomainEventLifecycle(dom, event, detail))
 
     def forget_if_transient(self, dom: Dom) -> None:
-        """A domain that is off and not on disk is no more."""
-        if not dom.persistent and not dom.active and not dom.removed:
+        """A domain that is off and not on disk is no more; one that is being started is asked again after that."""
+        if not dom.persistent and not dom.active and not dom.removed and not dom.jobs.starting:
             self.domains.remove(dom)
 
 

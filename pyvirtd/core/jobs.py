@@ -155,9 +155,18 @@ class Jobs:
         finally:
             self._release(held)
 
+    @property
+    def starting(self) -> bool:
+        """Whether a start runs, or waits for its turn."""
+        held = self.long_job is not None and self.long_job.kind is LongJob.START
+        return held or any(waiter.kind is LongJob.START for waiter in self._waiting)
+
     def fail_waiters(self, error: VirtError) -> None:
-        """The guest is gone: whoever waits for a job fails now, not at its deadline."""
+        """The guest is gone: whoever waits for a job fails now, not at its deadline; but for the next start."""
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
-            if not waiter.ready.done():
+            if waiter.kind is LongJob.START:
+                self._waiting.append(waiter)
+            elif not waiter.ready.done():
                 waiter.ready.set_exception(error)
+        self._wake()
