@@ -239,6 +239,11 @@ class NoNetwork(VirtError):
     domain = From.NETWORK
 
 
+class NoStoragePool(VirtError):
+    code = Code.NO_STORAGE_POOL
+    domain = From.STORAGE
+
+
 class NoSecret(VirtError):
     code = Code.NO_SECRET
     domain = From.SECRET

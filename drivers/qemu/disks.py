@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from pyvirtd.api.events import DomainEventDiskChange
 from pyvirtd.constants.domain import ConnectDomainEventDiskChangeReason as Reason
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.drivers.qemu import chains
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.errors import VirtError, from_os_error
-from pyvirtd.model.disk import Disk, DiskDevice
+from pyvirtd.model.disk import DiskDevice
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.model.storage import BackingStore, BlockSource, DirSource, FileSource, StorageFormat
 from pyvirtd.model.words import StartupPolicy
 from pyvirtd.util.files import in_thread
+from pyvirtd.util.process import Identity
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
@@ -21,19 +22,11 @@ if TYPE_CHECKING:
 REMOVABLE = (DiskDevice.CDROM, DiskDevice.FLOPPY)
 
 
-def local_path(disk: Disk) -> str | None:
-    """The file or device of the host that holds the disk."""
-    match disk.source:
-        case FileSource(file=path) | BlockSource(dev=path):
-            return path or None
-    return None
-
-
-async def check_presence(driver: "QemuDriver", dom: QemuDomain, live: DomainDef) -> None:
+async def check_presence(driver: "QemuDriver", dom: QemuDomain, live: DomainDef, identity: Identity) -> None:
     """Refuse a missing image, or go on without it where startupPolicy allows. Raises VirtError naming the file."""
     for disk in list(live.devices.disk):
-        path = local_path(disk)
-        if path is None or (missing := await in_thread(_missing, path)) is None:
+        path = chains.local_path(disk.source)
+        if path is None or (missing := await in_thread(_missing, path, identity)) is None:
             continue
         # "requisite" forgives only a migration or a restore.
         if getattr(disk.source, "startup_policy", None) is not StartupPolicy.OPTIONAL:
@@ -47,47 +40,15 @@ async def check_presence(driver: "QemuDriver", dom: QemuDomain, live: DomainDef)
         driver.host.events.emit(driver, DomainEventDiskChange(dom, path, None, disk.info.alias or "", reason))
 
 
-async def note_chains(live: DomainDef) -> None:
-    """Write into the live definition that a chain of images ends, where it does."""
-    for disk in live.devices.disk:
-        path = local_path(disk)
-        if disk.source is None:
-            if disk.driver is not None:
-                disk.driver.type = None
-        elif disk.backing_store is None and isinstance(disk.source, DirSource):
-            disk.backing_store = BackingStore()
-        elif disk.backing_store is None and path is not None and disk.driver is not None:
-            kind = disk.driver.type
-            if kind is StorageFormat.RAW or (kind is StorageFormat.QCOW2 and await in_thread(_stands_alone, path)):
-                disk.backing_store = BackingStore()
-
-
-def _stands_alone(path: str) -> bool:
-    """Whether a qcow2 image has no backing file: docs/interop/qcow2.txt of QEMU, header bytes 8 to 15."""
-    try:
-        head = read_head(path, 16)
-    except OSError:
-        return False
-    return head[:4] == b"QFI\xfb" and head[8:16] == bytes(8)
-
-
-def read_head(path: str, size: int) -> bytes:
-    """The first bytes of an image; never waits for a pipe's other end."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        return os.read(fd, size)
-    finally:
-        os.close(fd)
-
-
-def _missing(path: str) -> VirtError | None:
+def _missing(path: str, identity: Identity) -> VirtError | None:
     """Why an image cannot be used; None where it is there. Others' permissions are QEMU's matter."""
+    what = f"Cannot access storage file '{path}'"
     try:
         mode = os.stat(path).st_mode
     except PermissionError:
         return None
     except OSError as exc:
-        return from_os_error(exc, f"Cannot access storage file '{path}'", domain=From.STORAGE)
+        return chains.missing(exc, what, identity)
     if stat.S_ISDIR(mode):
-        return from_os_error(IsADirectoryError(21, ""), f"Cannot access storage file '{path}'", domain=From.STORAGE)
+        return from_os_error(IsADirectoryError(21, ""), what, domain=From.STORAGE)
     return None

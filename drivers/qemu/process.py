@@ -33,10 +33,11 @@ from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
 from pyvirtd.drivers.qemu import events
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
+from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
 from pyvirtd.drivers.qemu.command import build
 from pyvirtd.drivers.qemu.command.context import Command, Context
-from pyvirtd.drivers.qemu.disks import check_presence, note_chains
+from pyvirtd.drivers.qemu.disks import check_presence
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Helpers
 from pyvirtd.drivers.qemu.host_devices import find_host_devices, wants_host_devices
@@ -61,7 +62,7 @@ from pyvirtd.drivers.qemu.sockets import listen_socket
 from pyvirtd.errors import InternalError, OperationFailed, OperationInvalid, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.util.files import Owner, in_thread, make_directory
-from pyvirtd.util.process import Launch, Process, spawn
+from pyvirtd.util.process import Identity, Launch, Process, spawn
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
@@ -100,8 +101,9 @@ class Starting:
         await self._hook(DomainOp.PREPARE)
         await self._directories()
         assign_aliases(live)
-        await check_presence(driver, self.dom, live)
-        await note_chains(live)
+        reader = self.identity if driver.host.privileged else Identity(os.geteuid(), os.getegid())
+        await check_presence(driver, self.dom, live, reader)
+        await in_thread(detect_chains, live, reader)
         fill_in(live, driver.config, self.paths, self.number)
         driver.ports.assign(live)
         self.undo.callback(driver.ports.release, live)
