@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.drivers.qemu.helpers.passt import uses_passt
 from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.domain import DomainDef
 
@@ -23,6 +24,8 @@ def _without_effect(live: DomainDef) -> Iterator[str]:
         if group is not None:
             yield from (f"<{group.tag}> {name}" for name, value in group.values() if value and name not in PINS)
     for net in live.devices.interface:
+        if net.port_forward and not uses_passt(net):
+            yield "<portForward> of an interface without <backend type='passt'/>"
         if net.bandwidth is not None:
             yield "<bandwidth> of an interface"
         if net.filterref is not None:

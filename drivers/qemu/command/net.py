@@ -8,6 +8,7 @@ from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.address import PciAddress, VirtioMmioAddress
 from pyvirtd.model.net import (
     AddressFamily,
+    BackendType,
     Interface,
     InterfaceDriver,
     InterfaceType,
@@ -77,6 +78,8 @@ def netdev_props(build: Builder, net: Interface) -> Props:
     alias = f"host{net.info.alias}"
     backend = build.context.nets.get(net.info.alias or "") or NetBackend()
     match net.type:
+        case InterfaceType.USER if net.backend is not None and net.backend.type is BackendType.PASST:
+            return _passt(build, net).put("id", alias)
         case InterfaceType.USER:
             return _user(net).put("id", alias)
         case _ if uses_tap(net):
@@ -101,6 +104,13 @@ def _user(net: Interface) -> Props:
         else:
             props.put("net", f"{ip.address}/{ip.prefix}" if ip.prefix else ip.address)
     return props
+
+
+def _passt(build: Builder, net: Interface) -> Props:
+    """A stream of packets to the helper's socket."""
+    context = build.context
+    path = context.paths.passt_file(context.domain_id, context.name, net.info.alias or "", "socket")
+    return Props(type="stream", addr={"type": "unix", "path": str(path)}, server=False)
 
 
 def _tap(build: Builder, net: Interface, backend: NetBackend) -> Props:

@@ -18,6 +18,7 @@ from pyvirtd.core.driver import Tasks
 from pyvirtd.drivers.qemu.command.context import Context
 from pyvirtd.drivers.qemu.helpers.base import Helper, Run, kill_by_file
 from pyvirtd.drivers.qemu.helpers.dbus import DbusDaemon
+from pyvirtd.drivers.qemu.helpers.passt import Passt, uses_passt
 from pyvirtd.drivers.qemu.helpers.reservations import ReservationHelper, wants_reservations
 from pyvirtd.drivers.qemu.helpers.tpm import Swtpm
 from pyvirtd.drivers.qemu.helpers.virtiofs import Virtiofsd
@@ -31,7 +32,7 @@ from pyvirtd.util.files import in_thread
 log = logging.getLogger(__name__)
 
 # The names by which helpers are known in a list of processes.
-PROGRAMS = frozenset(kind.program for kind in (Swtpm, Virtiofsd, ReservationHelper, DbusDaemon))
+PROGRAMS = frozenset(kind.program for kind in (Swtpm, Virtiofsd, Passt, ReservationHelper, DbusDaemon))
 
 
 def helpers_of(run: Run) -> Iterator[Helper]:
@@ -44,6 +45,9 @@ def helpers_of(run: Run) -> Iterator[Helper]:
         driver, source = filesystem.driver, filesystem.source
         if driver is not None and driver.type is FilesystemDriverType.VIRTIOFS and not (source and source.socket):
             yield Virtiofsd(run, filesystem)
+    for net in devices.interface:
+        if uses_passt(net):
+            yield Passt(run, net)
     if wants_reservations(run.live):
         yield ReservationHelper(run)
     own = str(run.paths.dbus_file(run.number, run.name, "sock"))

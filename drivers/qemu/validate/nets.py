@@ -9,6 +9,7 @@ from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.errors import ConfigUnsupported, InvalidArg, XmlDetail, XmlError
 from pyvirtd.model.net import (
     AddressFamily,
+    BackendType,
     Bandwidth,
     HostdevNetSource,
     Interface,
@@ -51,8 +52,9 @@ def _check_parts(net: Interface) -> None:
         raise xml("missing source address type")
     if net.source is None and kind not in _WITHOUT_SOURCE:
         raise xml(f"interface type='{kind}' requires a 'source' element")
-    if net.backend is not None and net.backend.type is not None:
-        raise xml(f"Invalid value for attribute 'type' in element 'backend': '{net.backend.type}'.")
+    passt = net.backend is not None and net.backend.type is BackendType.PASST
+    if passt and kind is not InterfaceType.USER:
+        raise unsupported("The 'passt' backend can only be used with interface type='user'")
     if isinstance(net.source, HostdevNetSource) and net.source.address is None and net.source.vendor is None:
         raise xml("missing source address type")
     mac = net.mac.address if net.mac is not None else None
