@@ -26,7 +26,7 @@ from pyvirtd.constants.domain import (
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.jobs import LongJob
 from pyvirtd.core.security import domain_identity
-from pyvirtd.drivers.qemu import events, process
+from pyvirtd.drivers.qemu import cgroups, events, process
 from pyvirtd.drivers.qemu.command.block import last_node
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import DbusDaemon, Helpers, ReservationHelper, end_orphans
@@ -235,6 +235,7 @@ async def _ended_meanwhile(driver: "QemuDriver", dom: QemuDomain, status: DomSta
     driver.domains.set_id(dom, -1)
     reason = DomainShutoffReason.SHUTDOWN if _state(status)[0] is DomainState.SHUTDOWN else DomainShutoffReason.CRASHED
     dom.set_state(DomainState.SHUTOFF, reason)
+    await cgroups.remove_left(driver, status.domain)
     helpers = await _helpers_of(driver, status)
     await process.clean_up(driver, dom, status.domain, driver.labels(status.domain), helpers)
     await remove_status(driver, dom)
@@ -268,6 +269,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     driver.ports.adopt(dom.live)
     reserve_interfaces(dom.live)
     guest.labels = driver.labels(dom.live)
+    guest.group = await cgroups.find(driver, dom.live, running.pid)
     helpers.watch(driver.host.tasks)
     driver.watch(dom, guest)
     while True:

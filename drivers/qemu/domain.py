@@ -8,6 +8,7 @@ from typing import Any
 
 from pyvirtd.constants.domain import DomainEventStoppedDetailType, DomainShutoffReason
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.cgroup import Group
 from pyvirtd.core.objects import Deferred, DomainObject
 from pyvirtd.core.security import Label
 from pyvirtd.drivers.qemu.agent import Agent
@@ -48,6 +49,7 @@ class Guest:
     fake_reboot: bool = False  # the next shutdown of the guest is a reboot
     agent: Agent | None = None
     agent_connected: bool | None = None
+    group: Group | None = None  # its control group
     labels: list[Label] = field(default_factory=list)
     helpers: Helpers = field(default_factory=Helpers)
     fdsets: int = 0  # sets of descriptors that QEMU was given; the next one's number

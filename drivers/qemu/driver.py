@@ -18,6 +18,7 @@ from pyvirtd.constants.domain import (
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core import schema
+from pyvirtd.core.cgroup import Hierarchies
 from pyvirtd.core.domains import HypervisorDriver, check_name
 from pyvirtd.core.driver import Host
 from pyvirtd.core.hooks import DomainOp, HookDriver
@@ -70,6 +71,8 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
             self.no_user = exc
             self.credentials = Credentials(Identity(0, 0), host.privileged)
         self.capabilities = CapabilitiesCache(host.paths.qemu.capabilities, self._probe)
+        # A session has no right to any: its guests stay where its daemon is.
+        self.cgroups = Hierarchies.read(self.config.cgroup_controllers) if host.privileged else Hierarchies()
         self.ports = GraphicsPorts(host.qemu_config)
         self.arch = host_arch()
         identity = HostIdentity(

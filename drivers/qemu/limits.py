@@ -7,8 +7,8 @@ from pyvirtd.drivers.qemu.helpers.passt import uses_passt
 from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.domain import DomainDef
 
-# <cputune> fields that are applied: pins, by the scheduler's affinity.
-PINS = ("vcpupin", "emulatorpin", "iothreadpin")
+# <cputune> fields that need the host's resource control.
+RESCTRL = ("cachetune", "memorytune")
 
 
 def check_start(live: DomainDef) -> None:
@@ -20,9 +20,8 @@ def check_start(live: DomainDef) -> None:
 
 
 def _without_effect(live: DomainDef) -> Iterator[str]:
-    for group in (live.memtune, live.blkiotune, live.cputune):
-        if group is not None:
-            yield from (f"<{group.tag}> {name}" for name, value in group.values() if value and name not in PINS)
+    if live.cputune is not None:
+        yield from (f"<cputune> {name}" for name in RESCTRL if getattr(live.cputune, name))
     for net in live.devices.interface:
         if net.port_forward and not uses_passt(net):
             yield "<portForward> of an interface without <backend type='passt'/>"

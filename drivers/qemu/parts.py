@@ -16,6 +16,7 @@ from pyvirtd.drivers.qemu.stats import Stats
 from pyvirtd.drivers.qemu.stats_perf import Perf
 from pyvirtd.drivers.qemu.tune import TuneReads
 from pyvirtd.drivers.qemu.tune_iothreads import IoThreads
+from pyvirtd.drivers.qemu.tune_limits import TuneLimits
 from pyvirtd.drivers.qemu.tune_pins import TunePins
 from pyvirtd.drivers.qemu.tune_sets import TuneSets
 
@@ -29,6 +30,7 @@ PARTS: tuple[type[Part], ...] = (
     Blocks,
     BlockThreshold,
     TuneReads,
+    TuneLimits,
     TunePins,
     TuneSets,
     IoThreads,

@@ -29,9 +29,10 @@ from pyvirtd.constants.domain import (
     DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.cgroup import Group
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
-from pyvirtd.drivers.qemu import events
+from pyvirtd.drivers.qemu import cgroups, events
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
@@ -95,6 +96,7 @@ class Starting:
         driver, live = self.driver, self.live
         caps = await driver.capabilities.get(live.devices.emulator or "")
         check_start(live)
+        cgroups.check_groups(live, driver.cgroups, privileged=driver.host.privileged)
         confine(live, driver.credentials, driver.config)
         self.identity = await domain_identity(live, driver.credentials)
         self.undo.push_async_callback(driver.ending_hooks, self.dom, live)
@@ -126,8 +128,16 @@ class Starting:
             self.undo.push_async_callback(restore_labels, labels)
             await self._hook(DomainOp.START)
             process = await self._spawn(command, caps, [listener.fileno(), *context.fds])
-        self.undo.push_async_callback(_kill, process)
+        group: Group | None = None
+
+        async def end() -> None:
+            await _kill(process)
+            await (cgroups.remove(group) if group is not None else cgroups.remove_left(driver, live))
+
+        self.undo.push_async_callback(end)
+        group = await cgroups.place(driver, live, self.number, process.pid)
         guest = Guest(process, Monitor(self.dom.name), caps, self._monitor_path, self.directory, helpers=helpers)
+        guest.group = group
         guest.labels = labels
         guest.fdsets = command.fdsets
         return guest
@@ -330,6 +340,7 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     ending = guest.ending or Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
     try:
         await guest.monitor.close()
+        await cgroups.remove(guest.group)
         await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers)
         await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending.reason.name.lower())
         await driver.remove_status(dom)

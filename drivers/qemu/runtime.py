@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.tap import close_interface, open_interface, reserve_names
 from pyvirtd.drivers.qemu.blocks_limits import apply_limits
+from pyvirtd.drivers.qemu.cgroups import place_threads
 from pyvirtd.drivers.qemu.command import Context, NetBackend, uses_tap
 from pyvirtd.drivers.qemu.disks import REMOVABLE
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
 from pyvirtd.drivers.qemu.stats_perf import apply_perf
 from pyvirtd.drivers.qemu.stats_qmp import device_alias
 from pyvirtd.drivers.qemu.tune_pins import apply_pins
+from pyvirtd.drivers.qemu.tune_sched import apply_schedulers
 from pyvirtd.errors import NoNetwork, VirtError
 from pyvirtd.model.chardev import ChannelState, ChardevType, PtySource, VirtioTarget
 from pyvirtd.model.disk import Tray
@@ -92,7 +94,9 @@ async def set_up(driver: "QemuDriver", dom: QemuDomain) -> None:
         elif isinstance(graphics, SpiceGraphics):
             await _set_password(guest, "spice", graphics.password, driver.config.spice_password)
     await apply_limits(dom)
+    await place_threads(dom)
     await apply_pins(dom)
+    await apply_schedulers(dom)
     apply_perf(dom)
     wanted = live.current_memory_kib
     if _has_balloon(live):

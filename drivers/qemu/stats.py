@@ -24,7 +24,6 @@ from pyvirtd.api.types import (
     TypedParam,
     VcpuInfo,
     param_llong,
-    param_ullong,
 )
 from pyvirtd.constants.domain import ConnectGetAllDomainStatsFlags as BulkFlags
 from pyvirtd.constants.domain import DomainDirtyRateCalcFlags as DirtyFlags
@@ -42,12 +41,14 @@ from pyvirtd.drivers.qemu.agent_calls import agent_of
 from pyvirtd.drivers.qemu.blocks_find import disk_format, find_disk, format_node, is_empty
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.stats_bulk import ALL, BulkStats, Wanted
+from pyvirtd.drivers.qemu.stats_cpu import cpu_times_of_each, cpu_totals
 from pyvirtd.drivers.qemu.stats_image import Image, ImageSize, measure_one, require_local
 from pyvirtd.drivers.qemu.stats_net import find_interface, interface_counters
 from pyvirtd.drivers.qemu.stats_off import ONLY_RUNNING
 from pyvirtd.drivers.qemu.stats_peek import peek_memory
 from pyvirtd.drivers.qemu.stats_qmp import BlockStats, Traffic, balloon_figures, block_nodes
 from pyvirtd.drivers.qemu.stats_running import RUNNING, balloon_command, has_balloon
+from pyvirtd.drivers.qemu.tune import live_group
 from pyvirtd.errors import (
     ArgumentUnsupported,
     BadCall,
@@ -62,6 +63,7 @@ from pyvirtd.model.devices import MemballoonModel
 from pyvirtd.model.disk import Disk
 from pyvirtd.model.domain import DomainDef, DomainType
 from pyvirtd.model.storage import StorageType
+from pyvirtd.util.files import in_thread
 from pyvirtd.util.values import cpus_to_map
 
 if TYPE_CHECKING:
@@ -304,10 +306,10 @@ class Stats(StatsPart[QemuDomain]):
         return DomainGetVcpusReply(infos, b"".join(maps).ljust(maxinfo * maplen, b"\0"))
 
     @accepts(STRING_OKAY)
-    def domain_get_cpu_stats(
+    async def domain_get_cpu_stats(
         self, dom: QemuDomain, nparams: int, start_cpu: int, ncpus: int, flags: int
     ) -> DomainGetCPUStatsReply:
-        """Of all processors together; what a guest used of each is not accounted for here: no parameters of those."""
+        """Of all processors together, or of each where control groups count that."""
         if nparams > DOMAIN_GET_CPU_STATS_MAX // CPUS_MAX:
             raise InternalError("nparams too large", domain=From.RPC)
         if ncpus > CPUS_MAX:
@@ -316,16 +318,20 @@ class Stats(StatsPart[QemuDomain]):
             raise BadCall("start_cpu in virDomainGetCPUStats must be zero or greater")
         if start_cpu == TOTAL and ncpus != 1:
             raise BadCall("ncpus must be 1 when start_cpu is -1")
-        process = read_process(dom.running.process.pid)
-        if start_cpu != TOTAL:
-            count = 0 if ncpus else os.cpu_count() or 1
-            return DomainGetCPUStatsReply([], count)
-        params = [
-            param_ullong("cpu_time", process.user_ns + process.system_ns),
-            param_ullong("user_time", process.user_ns),
-            param_ullong("system_time", process.system_ns),
-        ]
-        return DomainGetCPUStatsReply(params[:nparams], min(nparams, len(params)) if nparams else len(params))
+        guest = dom.running
+        if start_cpu == TOTAL:
+            params = await in_thread(cpu_totals, guest.process.pid, guest.group)
+            return DomainGetCPUStatsReply(params[:nparams], min(nparams, len(params)) if nparams else len(params))
+        each = await in_thread(cpu_times_of_each, live_group(dom, "cpuacct"), list(guest.vcpu_threads))
+        if not ncpus:
+            return DomainGetCPUStatsReply([], len(each))
+        if start_cpu >= len(each):
+            raise InvalidArg(f"start_cpu {start_cpu} larger than maximum of {len(each) - 1}", domain=From.QEMU)
+        if not nparams:
+            return DomainGetCPUStatsReply([], len(each[0]))
+        wanted = each[start_cpu : start_cpu + ncpus]
+        count = min(nparams, len(each[0]))
+        return DomainGetCPUStatsReply([param for params in wanted for param in params[:count]], count)
 
 
 def _enforce(dom: QemuDomain, stats: int) -> None:

@@ -1,12 +1,12 @@
 """What clients ask about tuning: schedulers, limits, pinning, IOThreads, labels. Nothing is changed here.
 
-Limits that only a control group enforces are those of the definition for a domain that is off. A running guest has no
-control group of its own yet, and is answered as libvirtd answers where the controllers are not mounted.
+Limits that a control group enforces are those of the definition for a domain that is off, and the kernel's for a
+running guest; where the controller is not mounted there are none.
 """
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from pyvirtd.api.domain_tune import (
     DomainGetEmulatorPinInfoReply,
@@ -31,13 +31,17 @@ from pyvirtd.api.types import (
 from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import TypedParameterFlags
+from pyvirtd.core import cgroup_limits as limits
+from pyvirtd.core.cgroup import Group
+from pyvirtd.core.cgroup_limits import UNLIMITED_KIB
 from pyvirtd.core.edits import one_target
 from pyvirtd.core.security import domain_labels
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.stats_net import find_interface
-from pyvirtd.errors import BadCall, InternalError, OperationInvalid
+from pyvirtd.errors import BadCall, ConfigUnsupported, InternalError, OperationInvalid, OperationUnsupported, VirtError
 from pyvirtd.model.cpu import BlkioDevice, CpuTune, NumaMode
 from pyvirtd.model.domain import DomainDef
+from pyvirtd.util.files import in_thread
 from pyvirtd.util.values import cpus_to_map, format_cpus
 
 if TYPE_CHECKING:
@@ -46,7 +50,6 @@ if TYPE_CHECKING:
 STRING_OKAY = TypedParameterFlags.STRING_OKAY
 READ_FLAGS = Impact.LIVE | Impact.CONFIG
 PARAM_FLAGS = READ_FLAGS | STRING_OKAY
-UNLIMITED_KIB = 9007199254740991  # VIR_DOMAIN_MEMORY_PARAM_UNLIMITED
 # Scheduler parameters in libvirt's order, and the field of <cputune> that each is.
 SCHEDULER = (
     ("cpu_shares", "shares"),
@@ -62,6 +65,13 @@ SCHEDULER = (
 # virDomainNumatuneMemMode
 NUMA_MODES = {NumaMode.STRICT: 0, NumaMode.PREFERRED: 1, NumaMode.INTERLEAVE: 2, NumaMode.RESTRICTIVE: 3}
 BLKIO_DEVICE = ("weight", "read_iops_sec", "write_iops_sec", "read_bytes_sec", "write_bytes_sec")
+NOT_MOUNTED = {
+    "cpu": "cgroup CPU controller is not mounted",
+    "cpuacct": "cgroup CPUACCT controller is not mounted",
+    "cpuset": "cgroup cpuset controller is not mounted",
+    "memory": "cgroup memory controller is not mounted",
+    "blkio": "blkio cgroup isn't mounted",
+}
 BANDWIDTH = ("average", "peak", "burst", "floor")
 
 
@@ -74,49 +84,60 @@ class TuneReads(TunePart[QemuDomain]):
     # --- control groups --------------------------------------------------------------------------------------
 
     def domain_get_scheduler_type(self, dom: QemuDomain) -> DomainGetSchedulerTypeReply:
+        need_system(self.driver, OperationUnsupported, "CPU")
         if dom.guest is not None:
-            _no_controller("cgroup CPU controller is not mounted")
+            live_group(dom, "cpu")
         return DomainGetSchedulerTypeReply("posix", len(SCHEDULER))
 
-    def domain_get_scheduler_parameters(self, dom: QemuDomain, nparams: int) -> list[TypedParam]:
-        return self._scheduler(dom, nparams, 0, "virDomainGetSchedulerParameters")
+    async def domain_get_scheduler_parameters(self, dom: QemuDomain, nparams: int) -> list[TypedParam]:
+        return await self._scheduler(dom, nparams, 0, "virDomainGetSchedulerParameters")
 
     @accepts(PARAM_FLAGS)
-    def domain_get_scheduler_parameters_flags(self, dom: QemuDomain, nparams: int, flags: int) -> list[TypedParam]:
-        return self._scheduler(dom, nparams, flags & ~STRING_OKAY, "virDomainGetSchedulerParametersFlags")
+    async def domain_get_scheduler_parameters_flags(
+        self, dom: QemuDomain, nparams: int, flags: int
+    ) -> list[TypedParam]:
+        return await self._scheduler(dom, nparams, flags & ~STRING_OKAY, "virDomainGetSchedulerParametersFlags")
 
-    def _scheduler(self, dom: QemuDomain, nparams: int, flags: int, function: str) -> list[TypedParam]:
+    async def _scheduler(self, dom: QemuDomain, nparams: int, flags: int, function: str) -> list[TypedParam]:
         if nparams > DOMAIN_SCHEDULER_PARAMETERS_MAX:
             raise InternalError("nparams too large", domain=From.RPC)
         if nparams < 0:
             raise BadCall(f"nparams in {function} must be zero or greater")
         if not nparams:
             raise BadCall(f"params in {function} must not be NULL")
+        need_system(self.driver, OperationUnsupported, "CPU")
         definition = one_target(dom, flags)
         if definition is dom.live:
-            _no_controller("cgroup CPU controller is not mounted")
-        tune = definition.cputune or CpuTune()
+            group = live_group(dom, "cpu")
+            values = await in_thread(_live_scheduler, group, definition)
+        else:
+            tune = definition.cputune or CpuTune()
+            values = {name: getattr(tune, field) or 0 for name, field in SCHEDULER}
         return [
-            (param_llong if name.endswith("quota") else param_ullong)(name, getattr(tune, field) or 0)
-            for name, field in SCHEDULER[:nparams]
+            (param_llong if name.endswith("quota") else param_ullong)(name, values[name])
+            for name, _ in SCHEDULER[:nparams]
         ]
 
     @accepts(PARAM_FLAGS)
-    def domain_get_memory_parameters(self, dom: QemuDomain, flags: int) -> list[TypedParam]:
+    async def domain_get_memory_parameters(self, dom: QemuDomain, flags: int) -> list[TypedParam]:
+        need_system(self.driver, OperationUnsupported, "Memory")
         definition = one_target(dom, flags)
         if definition is dom.live:
-            _no_controller("cgroup memory controller is not mounted")
-        limits = ("hard_limit", "soft_limit", "swap_hard_limit")
-        found = {name: getattr(definition.memtune, f"{name}_kib", None) for name in limits}
-        return [param_ullong(name, UNLIMITED_KIB if value is None else value) for name, value in found.items()]
+            found = await in_thread(limits.memory_limits, live_group(dom, "memory"))
+        else:
+            given = {name: getattr(definition.memtune, f"{name}_kib", None) for name in limits.MEMORY_FILES}
+            found = {name: UNLIMITED_KIB if value is None else value for name, value in given.items()}
+        return [param_ullong(name, value) for name, value in found.items()]
 
     @accepts(PARAM_FLAGS)
-    def domain_get_blkio_parameters(self, dom: QemuDomain, flags: int) -> list[TypedParam]:
+    async def domain_get_blkio_parameters(self, dom: QemuDomain, flags: int) -> list[TypedParam]:
+        need_system(self.driver, ConfigUnsupported, "Block I/O")
         definition = one_target(dom, flags)
-        if definition is dom.live:
-            _no_controller("blkio cgroup isn't mounted")
         tune = definition.blkiotune
-        params = [param_uint("weight", (tune.weight if tune is not None else None) or 0)]
+        weight = (tune.weight if tune is not None else None) or 0
+        if definition is dom.live:
+            weight = await in_thread(limits.weight, live_group(dom, "blkio"))
+        params = [param_uint("weight", weight)]
         if flags & STRING_OKAY:
             devices = tune.device if tune is not None else []
             params += [param_string(f"device_{name}", _of_devices(devices, name)) for name in BLKIO_DEVICE]
@@ -231,8 +252,34 @@ class TuneReads(TunePart[QemuDomain]):
         return []
 
 
-def _no_controller(detail: str) -> NoReturn:
-    raise OperationInvalid(detail, domain=From.QEMU)
+def need_system(driver: "QemuDriver", error: type[VirtError], what: str) -> None:
+    """Raises the error in a session daemon, whose guests have no control groups."""
+    if not driver.host.privileged:
+        raise error(f"{what} tuning is not available in session mode", domain=From.QEMU)
+
+
+def live_group(dom: QemuDomain, controller: str) -> Group:
+    """The control group of a running guest. Raises OperationInvalid where it has not this controller."""
+    group = dom.running.group
+    if group is None or not group.has(controller):
+        raise OperationInvalid(NOT_MOUNTED[controller], domain=From.QEMU)
+    return group
+
+
+def _live_scheduler(group: Group, definition: DomainDef) -> dict[str, int]:
+    """What is in effect: of all threads of a kind what the first one has."""
+    found = {"cpu_shares": limits.shares(group)}
+    first = iothread_ids(definition)[:1]
+    places = {
+        "vcpu": group.threads("vcpu0"),
+        "emulator": group.threads("emulator"),
+        "global": group,
+        "iothread": group.threads(f"iothread{first[0]}") if first else None,
+    }
+    for name, place in places.items():
+        period, quota = limits.bandwidth(place) if place is not None else (0, 0)
+        found |= {f"{name}_period": period, f"{name}_quota": quota}
+    return found
 
 
 def _of_devices(devices: list[BlkioDevice], name: str) -> str:

@@ -11,6 +11,7 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import TypedParameterType as Kind
 from pyvirtd.core.edits import change, targets
 from pyvirtd.core.params import checked
+from pyvirtd.drivers.qemu.cgroups import add_thread, remove_thread
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.tune import iothread_ids
 from pyvirtd.drivers.qemu.tune_pins import iothread_tids, set_affinity
@@ -48,6 +49,8 @@ class IoThreads(TunePart[QemuDomain]):
             await dom.monitor.execute("object-add", {"qom-type": "iothread", "id": f"iothread{iothread_id}"})
             cpus = dom.live_def.vcpu.cpuset
             tid = (await iothread_tids(dom.running)).get(iothread_id)
+            if tid is not None:
+                await add_thread(dom, "iothread", iothread_id, tid)
             if cpus is not None and tid is not None:
                 set_affinity(tid, cpus)
 
@@ -67,6 +70,7 @@ class IoThreads(TunePart[QemuDomain]):
 
         async def tell_qemu() -> None:
             await dom.monitor.execute("object-del", {"id": f"iothread{iothread_id}"})
+            await remove_thread(dom, "iothread", iothread_id)
 
         await change(self.driver, dom, flags, edit, tell_qemu)
 

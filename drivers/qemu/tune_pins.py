@@ -1,6 +1,6 @@
 """Where on the host a guest's threads may run: at its start, and when a client says otherwise.
 
-sched_setaffinity(2) on QEMU's threads; no control group is needed.
+sched_setaffinity(2) on QEMU's threads, and the processors of their control groups where they have some.
 """
 
 import os
@@ -13,6 +13,7 @@ from pyvirtd.api.events import DomainEventTunable
 from pyvirtd.api.rpc import accepts
 from pyvirtd.api.types import param_string
 from pyvirtd.constants.domain import DomainModificationImpact as Impact
+from pyvirtd.core import cgroup_limits as limits
 from pyvirtd.core.edits import change
 from pyvirtd.core.procstat import thread_ids
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
@@ -20,6 +21,7 @@ from pyvirtd.drivers.qemu.tune import iothread_ids
 from pyvirtd.errors import BadCall, InvalidArg, from_os_error
 from pyvirtd.model.cpu import CpuTune, IothreadPin, VcpuPin
 from pyvirtd.model.domain import DomainDef
+from pyvirtd.util.files import in_thread
 from pyvirtd.util.values import cpus_from_map, format_cpus
 
 if TYPE_CHECKING:
@@ -36,6 +38,14 @@ def set_affinity(tid: int, cpus: Cpus) -> None:
         return
     except OSError as exc:
         raise from_os_error(exc, f"cannot set CPU affinity on process {tid}") from exc
+
+
+async def _pin_group(guest: Guest, name: str, cpus: Cpus) -> None:
+    """Let the group of some of a guest's threads have these CPUs, before its threads are told so."""
+    if guest.group is not None:
+        group = await in_thread(guest.group.threads(name).settled)
+        if group.has("cpuset"):
+            await in_thread(limits.set_cpus, group, cpus)
 
 
 async def iothread_tids(guest: Guest) -> dict[int, int]:
@@ -101,6 +111,7 @@ class TunePins(TunePart[QemuDomain]):
         async def tell_threads() -> None:
             tid = dom.running.vcpu_threads.get(vcpu)
             if tid is not None:
+                await _pin_group(dom.running, f"vcpu{vcpu}", cpus)
                 set_affinity(tid, cpus)
                 self._tell(dom, f"cputune.vcpupin{vcpu}", cpus)
 
@@ -114,6 +125,7 @@ class TunePins(TunePart[QemuDomain]):
             _tune(definition).emulatorpin = cpus
 
         async def tell_threads() -> None:
+            await _pin_group(dom.running, "emulator", cpus)
             for tid in _emulator_tids(dom.running, await iothread_tids(dom.running)):
                 set_affinity(tid, cpus)
             self._tell(dom, "cputune.emulatorpin", cpus)
@@ -135,6 +147,7 @@ class TunePins(TunePart[QemuDomain]):
             tid = (await iothread_tids(dom.running)).get(iothreads_id)
             if tid is None:
                 raise InvalidArg(f"iothread {iothreads_id} not found")
+            await _pin_group(dom.running, f"iothread{iothreads_id}", cpus)
             set_affinity(tid, cpus)
             self._tell(dom, f"cputune.iothreadpin{iothreads_id}", cpus)
 

@@ -162,10 +162,11 @@ class QemuConfig(Settings):
         "Control group controllers to use; all that the host has when not set.",
         example=("cpu", "devices", "memory", "blkio", "cpuset", "cpuacct"),
         choices=CGROUP_CONTROLLERS,
-        effective=False,
     )
     cgroup_device_acl: tuple[str, ...] = words(
-        BASIC_DEVICES, "Devices that every domain may use, beside those in its definition.", effective=False
+        BASIC_DEVICES,
+        "Devices that every domain may use, beside those in its definition. Only control groups of version 1 hold it "
+        "to that.",
     )
     relaxed_acs_check: bool = flag(False, "Assign PCI devices below switches without ACS, too.", effective=False)
     mac_filter: bool = flag(False, "Filter on bridge ports by the guest's MAC address.", effective=False)

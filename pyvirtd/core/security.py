@@ -282,6 +282,26 @@ def _memory_files(live: DomainDef) -> Iterator[str]:
             yield memory.source.path
 
 
+def opened_paths(live: DomainDef) -> Iterator[tuple[str, bool]]:
+    """What a guest opens itself, whoever owns it, with whether it writes there. Pure: nothing is looked up."""
+    for disk in live.devices.disk:
+        if (path := _image_path(disk.source)) is not None:
+            yield path, not disk.readonly
+        store = disk.backing_store
+        while store is not None:
+            if (path := _image_path(store.source)) is not None:
+                yield path, False
+            store = store.backing_store
+    for chardev in _chardevs(live):
+        for source in chardev.source:
+            if path := getattr(source, "path", None):
+                yield str(path), True
+    for rng in live.devices.rng:
+        if path := getattr(rng.backend, "path", None):
+            yield str(path), False
+    yield from ((path, True) for path in (*_memory_files(live), *_device_nodes(live)))
+
+
 def _device_nodes(live: DomainDef) -> Iterator[str]:
     """Nodes below /dev that only the guest uses. Those found by sysfs (VFIO, SCSI) are up to who opens them."""
     devices = live.devices

@@ -28,6 +28,7 @@ from typing import Any
 
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18  # linux/mount.h
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+CLONE_NEWCGROUP = 0x02000000  # linux/sched.h
 # /run as a whole: the host's system bus, systemd and log daemons are then absent for every daemon alike.
 LIBVIRT = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
 # The TPM emulator's logs, and the authority that signs its certificates, which is its own user's.
@@ -40,12 +41,15 @@ def main() -> None:
     parser.add_argument("--mode", choices=("system", "session"), required=True)
     parser.add_argument("--kvm", action="store_true")
     parser.add_argument("--user")
+    parser.add_argument("--cgroups", help="give the daemon control groups: the name of a group to make and live in")
     options = parser.parse_args()
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     if options.mode == "system":
         cut_off_mounts(options.folder)
+        groups = enter_cgroups(options.cgroups) if options.cgroups else {}
         mount_private(options.folder)
+        mount_cgroups(groups)
         if not options.kvm:
             mount_dev_without_kvm(options.folder / "dev")
     elif options.user:
@@ -116,6 +120,43 @@ def mount_private(folder: Path) -> None:
     for path in ("/run/lock", "/run/libvirt/common", "/var/lib/libvirt/images"):
         Path(path).mkdir(parents=True, exist_ok=True)
     run("ip", "link", "set", "lo", "up")
+
+
+def enter_cgroups(name: str) -> dict[str, str]:
+    """Make a group in every hierarchy, go there and make it the root of a namespace: mount point -> mount options."""
+    found: dict[str, str] = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, target, kind, options, *_ = line.split(" ")
+        if kind not in ("cgroup", "cgroup2"):
+            continue
+        own = Path(target, name)
+        own.mkdir(exist_ok=True)
+        if kind == "cgroup2":
+            for controller in Path(target, "cgroup.controllers").read_text().split():
+                with contextlib.suppress(OSError):
+                    Path(target, "cgroup.subtree_control").write_text(f"+{controller}")
+            found[target] = ""
+        else:
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                if (own / file).exists():
+                    (own / file).write_text(Path(target, file).read_text())
+            generic = {"rw", "ro", "nosuid", "nodev", "noexec", "relatime", "noatime"}
+            words = [word for word in options.split(",") if word not in generic and not word.startswith("release_")]
+            found[target] = ",".join(["none", *words] if any("=" in word for word in words) else words)
+        (own / "cgroup.procs").write_text(str(os.getpid()))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWCGROUP) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    return found
+
+
+def mount_cgroups(groups: dict[str, str]) -> None:
+    """Mount the hierarchies where they were, with our groups as their roots."""
+    if groups and "/sys/fs/cgroup" not in groups:
+        run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/sys/fs/cgroup")
+    for target, options in groups.items():
+        Path(target).mkdir(parents=True, exist_ok=True)
+        run("mount", "-t", *(["cgroup", "-o", options] if options else ["cgroup2"]), "cgroup", target)
 
 
 def become(user: str, locks: Path) -> None:

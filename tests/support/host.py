@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBVIRTD = "/usr/sbin/libvirtd"
+CGROUPS = Path("/sys/fs/cgroup")
 QEMU_USER, QEMU_GROUP = "libvirt-qemu", "kvm"  # who Debian's libvirtd runs QEMU as
 
 # The holder itself makes the mounts private.
@@ -48,7 +49,13 @@ class Host(ABC):
     uri: str
 
     def __init__(
-        self, daemon: str = "pyvirtd", *, arguments: Sequence[str] = (), kvm: bool = False, keep: bool = False
+        self,
+        daemon: str = "pyvirtd",
+        *,
+        arguments: Sequence[str] = (),
+        kvm: bool = False,
+        keep: bool = False,
+        cgroups: bool = False,
     ) -> None:
         assert daemon in ("pyvirtd", "libvirtd")
         self.daemon = daemon
@@ -64,6 +71,8 @@ class Host(ABC):
         self._prepare()
         script = str(self._source / "tests/support/holder.py")
         options = [*self._holder_options(), *(["--kvm"] if kvm else [])]
+        if cgroups:
+            options.append(f"--cgroups={self.folder.name}")
         self._holder = subprocess.Popen(
             [*self._holder_prefix(), self._python, script, str(self.folder), "--mode", self.mode, *options],
             stdin=subprocess.PIPE,
@@ -257,6 +266,10 @@ class Host(ABC):
         for stream in (self._holder.stdin, self._holder.stdout):
             if stream:
                 stream.close()
+        for group in CGROUPS.glob(f"*/{self.folder.name}"):
+            for folder, _, _ in os.walk(group, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
         if not self._keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -331,6 +344,15 @@ class SystemHost(Host):
             return "a system daemon needs root"
         if not _may_unshare("--net"):
             return "this root may not make mount and network namespaces"
+        return ""
+
+    @staticmethod
+    def missing_cgroups() -> str:
+        """Why a host here can have no control groups of its own; empty where it can."""
+        if not any((folder / "cpu.shares").exists() for folder in CGROUPS.glob("cpu*")):
+            return "no control groups of version 1 are mounted"
+        if not os.access(CGROUPS, os.W_OK) or not os.access(next(CGROUPS.glob("cpu*")), os.W_OK):
+            return "the control groups cannot be written"
         return ""
 
     @property

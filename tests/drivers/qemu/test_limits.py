@@ -20,9 +20,11 @@ def check(top: str = "", devices: str = "") -> None:
 @pytest.mark.parametrize(
     ("top", "devices", "named"),
     [
-        ("<memtune><hard_limit unit='MiB'>1</hard_limit></memtune>", "", "<memtune> hard_limit"),
-        ("<blkiotune><weight>500</weight></blkiotune>", "", "<blkiotune> weight"),
-        ("<cputune><shares>10</shares></cputune>", "", "<cputune> shares"),
+        (
+            "<cputune><cachetune vcpus='0'><cache id='0' level='3' type='both' size='3'/></cachetune></cputune>",
+            "",
+            "<cputune> cachetune",
+        ),
         ("", NET.format("<bandwidth><inbound average='1'/></bandwidth>"), "<bandwidth>"),
         ("", NET.format("<filterref filter='clean-traffic'/>"), "<filterref>"),
     ],

@@ -52,22 +52,22 @@ def on() -> QemuDomain:
 def test_the_scheduler_tells_as_many_parameters_as_are_asked_for() -> None:
     reads, dom = part(), off(extra=TUNED)
     assert reads.domain_get_scheduler_type(dom) == ("posix", 9)
-    assert values(reads.domain_get_scheduler_parameters(dom, 3)) == {
+    assert values(run(reads.domain_get_scheduler_parameters(dom, 3))) == {
         "cpu_shares": 2048,
         "vcpu_period": 0,
         "vcpu_quota": -1,
     }
-    kinds = [param.value[0] for param in reads.domain_get_scheduler_parameters_flags(dom, 16, CONFIG)]
+    kinds = [param.value[0] for param in run(reads.domain_get_scheduler_parameters_flags(dom, 16, CONFIG))]
     assert kinds == [Kind.ULLONG, Kind.ULLONG, *(Kind.LLONG, Kind.ULLONG) * 3, Kind.LLONG]
 
 
 def test_no_room_for_scheduler_parameters_is_a_bad_call() -> None:
     with pytest.raises(BadCall, match="params in virDomainGetSchedulerParameters must not be NULL"):
-        part().domain_get_scheduler_parameters(off(), 0)
+        run(part().domain_get_scheduler_parameters(off(), 0))
 
 
 def test_memory_limits_that_are_not_set_are_unlimited() -> None:
-    assert values(part().domain_get_memory_parameters(off(extra=TUNED), 0)) == {
+    assert values(run(part().domain_get_memory_parameters(off(extra=TUNED), 0))) == {
         "hard_limit": 1000000,
         "soft_limit": UNLIMITED_KIB,
         "swap_hard_limit": UNLIMITED_KIB,
@@ -76,8 +76,8 @@ def test_memory_limits_that_are_not_set_are_unlimited() -> None:
 
 def test_limits_of_devices_are_told_to_who_takes_strings() -> None:
     dom = off(extra=TUNED)
-    assert values(part().domain_get_blkio_parameters(dom, 0)) == {"weight": 300}
-    assert values(part().domain_get_blkio_parameters(dom, STRINGS)) == {
+    assert values(run(part().domain_get_blkio_parameters(dom, 0))) == {"weight": 300}
+    assert values(run(part().domain_get_blkio_parameters(dom, STRINGS))) == {
         "weight": 300,
         "device_weight": "/dev/vda,200",
         "device_read_iops_sec": "",
@@ -91,13 +91,13 @@ def test_what_only_a_control_group_enforces_is_not_told_of_a_guest_without_one()
     reads, dom = part(), on()
     for ask in (
         lambda: reads.domain_get_scheduler_type(dom),
-        lambda: reads.domain_get_scheduler_parameters(dom, 9),
-        lambda: reads.domain_get_memory_parameters(dom, LIVE),
-        lambda: reads.domain_get_blkio_parameters(dom, 0),
+        lambda: run(reads.domain_get_scheduler_parameters(dom, 9)),
+        lambda: run(reads.domain_get_memory_parameters(dom, LIVE)),
+        lambda: run(reads.domain_get_blkio_parameters(dom, 0)),
     ):
         with pytest.raises(OperationInvalid, match="mounted"):
             ask()
-    assert values(reads.domain_get_memory_parameters(dom, CONFIG))["hard_limit"] == 1000000
+    assert values(run(reads.domain_get_memory_parameters(dom, CONFIG)))["hard_limit"] == 1000000
 
 
 def test_numa_mode_and_nodes() -> None:

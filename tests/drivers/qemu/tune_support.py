@@ -26,6 +26,7 @@ class FakeDriver:
         self.events: list[Any] = []
         self.names = NameLocks()
         self.host = SimpleNamespace(
+            privileged=True,
             info=SimpleNamespace(topology=self._topology),
             events=SimpleNamespace(emit=lambda _driver, body: self.events.append(body)),
         )
