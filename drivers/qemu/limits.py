@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.bandwidth import can_limit
 from pyvirtd.drivers.qemu.helpers.passt import uses_passt
 from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.domain import DomainDef
@@ -25,7 +26,7 @@ def _without_effect(live: DomainDef) -> Iterator[str]:
     for net in live.devices.interface:
         if net.port_forward and not uses_passt(net):
             yield "<portForward> of an interface without <backend type='passt'/>"
-        if net.bandwidth is not None:
-            yield "<bandwidth> of an interface"
+        if net.bandwidth is not None and not can_limit(net):
+            yield f"<bandwidth> of an interface of type '{net.type}'"
         if net.filterref is not None:
             yield "<filterref> of an interface"

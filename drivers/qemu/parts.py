@@ -15,6 +15,7 @@ from pyvirtd.drivers.qemu.saved import Saved
 from pyvirtd.drivers.qemu.stats import Stats
 from pyvirtd.drivers.qemu.stats_perf import Perf
 from pyvirtd.drivers.qemu.tune import TuneReads
+from pyvirtd.drivers.qemu.tune_interface import TuneInterface
 from pyvirtd.drivers.qemu.tune_iothreads import IoThreads
 from pyvirtd.drivers.qemu.tune_limits import TuneLimits
 from pyvirtd.drivers.qemu.tune_pins import TunePins
@@ -33,6 +34,7 @@ PARTS: tuple[type[Part], ...] = (
     TuneLimits,
     TunePins,
     TuneSets,
+    TuneInterface,
     IoThreads,
     Consoles,
     Displays,

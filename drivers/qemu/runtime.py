@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.bandwidth import clear_bandwidth, set_bandwidth
 from pyvirtd.core.tap import close_interface, open_interface, reserve_names
 from pyvirtd.drivers.qemu.blocks_limits import apply_limits
 from pyvirtd.drivers.qemu.cgroups import place_threads
@@ -22,7 +23,7 @@ from pyvirtd.model.chardev import ChannelState, ChardevType, PtySource, VirtioTa
 from pyvirtd.model.disk import Tray
 from pyvirtd.model.domain import DomainDef, DomainType
 from pyvirtd.model.graphics import Password, SpiceGraphics, VncGraphics
-from pyvirtd.model.net import InterfaceTarget, InterfaceType
+from pyvirtd.model.net import Interface, InterfaceTarget, InterfaceType
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
@@ -67,6 +68,8 @@ async def open_interfaces(
         undo.push_async_callback(close_interface, net)
         net.target = net.target or InterfaceTarget()
         net.target.dev = made.name
+        if net.bandwidth is not None:
+            await set_bandwidth(net, fresh=True)
         context.nets[net.info.alias or ""] = NetBackend(list(made.taps), list(made.vhosts))
 
 
@@ -74,9 +77,16 @@ async def close_interfaces(live: DomainDef) -> None:
     """What of the interfaces outlives QEMU's descriptors."""
     for net in live.devices.interface:
         try:
+            await _forget_bandwidth(net)
             await close_interface(net)
         except VirtError as exc:
             log.warning("domain %s: %s", live.name, exc)
+
+
+async def _forget_bandwidth(net: Interface) -> None:
+    """Only a device that was there before the guest stays, and would keep its limits."""
+    if net.bandwidth is not None and net.target is not None and net.target.managed is False and net.target.dev:
+        await clear_bandwidth(net.target.dev)
 
 
 def reserve_interfaces(live: DomainDef) -> None:

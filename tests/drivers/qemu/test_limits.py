@@ -10,6 +10,7 @@ DOMAIN = (
     "<domain type='qemu'><name>x</name><memory>1</memory><vcpu>2</vcpu>{top}<os><type>hvm</type></os>"
     "<devices>{devices}</devices></domain>"
 )
+USER = "<interface type='user'>{}</interface>"
 NET = "<interface type='bridge'><source bridge='b'/>{}</interface>"
 
 
@@ -25,7 +26,12 @@ def check(top: str = "", devices: str = "") -> None:
             "",
             "<cputune> cachetune",
         ),
-        ("", NET.format("<bandwidth><inbound average='1'/></bandwidth>"), "<bandwidth>"),
+        (
+            "",
+            USER.format("<bandwidth><inbound average='1'/></bandwidth>"),
+            "<bandwidth> of an interface of type 'user'",
+        ),
+        ("", USER.format("<portForward proto='tcp'/>"), "<portForward>"),
         ("", NET.format("<filterref filter='clean-traffic'/>"), "<filterref>"),
     ],
 )
