@@ -32,6 +32,7 @@ from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import DbusDaemon, Helpers, ReservationHelper, end_orphans
 from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.drivers.qemu.runtime import refresh, reserve_interfaces
+from pyvirtd.drivers.qemu.saving.recover import recover
 from pyvirtd.errors import VirtError, from_os_error
 from pyvirtd.model.status import (
     STATUS_VIEW,
@@ -88,7 +89,9 @@ def status_of(dom: QemuDomain, channels: Path) -> DomStatus:
         remember_owner=True,
         nodename=last_node(live),
         fdset=guest.fdsets,
+        cpu=guest.own_cpu,
         agent_timeout=dom.agent_timeout,
+        restored=guest.restored,
         domain=live,
     )
 
@@ -206,7 +209,7 @@ async def _adopt(driver: "QemuDriver", name: str, status: DomStatus) -> None:
     except OSError:
         await _ended_meanwhile(driver, dom, status)
         return
-    if status.job is not None and status.job.async_ == LongJob.START.value:
+    if status.job is not None and status.job.async_ == LongJob.START.value and status.restored is None:
         log.warning("domain %s: its start was cut short, process %d is ended", dom.name, running.pid)
         running.send_signal(signal.SIGKILL)
         await running.wait()
@@ -259,6 +262,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     guest = Guest(running, Monitor(dom.name), caps, monitor_path, monitor_path.parent, helpers=helpers)
     guest.taints = [taint.flag for taint in status.taint]
     guest.fake_reboot = status.fakereboot
+    guest.own_cpu = status.cpu
     guest.fdsets = status.fdset or 0
     guest.up = True
     dom.live, dom.guest = status.domain, guest
@@ -288,6 +292,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     monitor.start(lambda message: events.handle(driver, dom, message))
     with contextlib.suppress(VirtError):
         await _reconcile(driver, dom, status)
+        await recover(driver, dom, status)
     if status.job is not None and status.job.async_ != "none":
         log.warning("domain %s: its job '%s' ended with the daemon that ran it", dom.name, status.job.async_)
     with contextlib.suppress(VirtError):

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyvirtd.constants.domain import DomainCreateFlags
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.errors import VirtError
 from pyvirtd.util.files import in_thread
@@ -45,7 +46,8 @@ async def _start(driver: "QemuDriver", dom: QemuDomain) -> None:
         if dom.autostart_once:
             await driver.mark_autostart(dom, on=False, once=True)
         if not dom.active:
-            await driver.start_domain(dom, 0, None)
+            bypass = driver.config.auto_start_bypass_cache
+            await driver.start_domain(dom, DomainCreateFlags.BYPASS_CACHE if bypass else 0, None)
     except VirtError as exc:
         log.error("domain %s does not autostart: %s", dom.name, exc)
 

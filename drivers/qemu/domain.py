@@ -16,6 +16,7 @@ from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.helpers import Helpers
 from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.errors import OperationInvalid
+from pyvirtd.model.cpu import Cpu
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.util.process import Process
 
@@ -61,6 +62,8 @@ class Guest:
     resuming: tuple[int, int] | None = None
     autodestroy: Any = None
     taints: list[str] = field(default_factory=list)
+    own_cpu: Cpu | None = None  # as the definition names it, where the live one says more
+    restored: str | None = None  # the image that this start has read in full, until the start is over
 
 
 class QemuDomain(DomainObject):

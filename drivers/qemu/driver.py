@@ -13,6 +13,7 @@ from pyvirtd.constants.domain import (
     DomainDestroyFlagsValues,
     DomainEventResumedDetailType,
     DomainEventStoppedDetailType,
+    DomainJobOperation,
     DomainRunningReason,
     DomainShutoffReason,
 )
@@ -24,20 +25,24 @@ from pyvirtd.core.driver import Host
 from pyvirtd.core.hooks import DomainOp, HookDriver
 from pyvirtd.core.host import host_arch, host_uuid
 from pyvirtd.core.host_capabilities import HostIdentity
+from pyvirtd.core.job_stats import JobStats
 from pyvirtd.core.jobs import Job, LongJob
 from pyvirtd.core.objects import Deferred
 from pyvirtd.core.security import Credentials, Label, labels_of, security_models
 from pyvirtd.core.store import Definitions
-from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, leftovers, process, saved
+from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, leftovers, process
 from pyvirtd.drivers.qemu.autoshutdown import Policy
 from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
 from pyvirtd.drivers.qemu.command import disk_node
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Run
+from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.parts import PARTS
 from pyvirtd.drivers.qemu.ports import GraphicsPorts
 from pyvirtd.drivers.qemu.postparse import choose_emulator, complete
+from pyvirtd.drivers.qemu.saving import managed
+from pyvirtd.drivers.qemu.saving.restore import start_managed
 from pyvirtd.drivers.qemu.validate import validate
 from pyvirtd.errors import NoDomain, OperationInvalid, VirtError
 from pyvirtd.model.capabilities import SecurityModelDescription
@@ -151,7 +156,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
 
     async def undefine_extras(self, dom: QemuDomain, flags: int) -> None:
         leftovers.check_undefine(self, dom, flags)
-        await saved.check_undefine(self, dom, flags)
+        await managed.check_undefine(self, dom, flags)
         await leftovers.remove_undefined(self, dom, flags)
 
     # --- status files ----------------------------------------------------------------------------------------
@@ -166,21 +171,29 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
     # --- life ------------------------------------------------------------------------------------------------
 
     async def start_domain(
-        self, dom: QemuDomain, flags: int, caller: Caller | None, definition: DomainDef | None = None
+        self,
+        dom: QemuDomain,
+        flags: int,
+        caller: Caller | None,
+        definition: DomainDef | None = None,
+        incoming: Incoming | None = None,
     ) -> None:
-        """Start, from the domain's own definition or this one."""
+        """Start: from this definition, where one is given, else from a managed image, else from the domain's own."""
         if self.no_user is not None:
             raise self.no_user
         try:
-            async with dom.jobs.long(LongJob.START, "DomainCreate", Job.QUERY | Job.DESTROY):
+            async with dom.jobs.long(LongJob.START, "DomainCreate", Job.QUERY | Job.DESTROY) as job:
                 if dom.active:
                     raise OperationInvalid("domain is already running")
                 if dom.removed:
                     raise NoDomain(f"no domain with matching uuid '{dom.uuid_text}' ({dom.name})")
-                if flags & DomainCreateFlags.FORCE_BOOT:
-                    await saved.remove_image(self, dom)
-                saved.require_none(self, dom)
-                await process.start(self, dom, flags, caller, definition)
+                if incoming is not None:
+                    job.stats = JobStats(DomainJobOperation.RESTORE)
+                elif flags & DomainCreateFlags.FORCE_BOOT:
+                    await managed.remove_image(self, dom)
+                elif definition is None and await start_managed(self, dom, flags, caller):
+                    return
+                await process.start(self, dom, flags, caller, definition, incoming)
         except BaseException:
             self.forget_if_transient(dom)
             raise

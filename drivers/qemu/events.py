@@ -120,6 +120,8 @@ async def _resume(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -
 async def _shutdown(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
     """QEMU runs with -no-shutdown: it has stopped and waits for us to end or reset it."""
     guest = dom.running
+    if guest.ending is not None and guest.ending.reason is DomainShutoffReason.SAVED:
+        return  # not the guest's: its saved state runs on
     await driver.drop_agent(dom)
     if guest.fake_reboot:
         guest.fake_reboot = False
@@ -319,6 +321,23 @@ async def _port(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> 
     state = states.CONNECTED if opened else states.DISCONNECTED
     reason = ConnectDomainEventAgentLifecycleReason.CHANNEL
     _emit(driver, events.DomainEventAgentLifecycle(dom, state, reason))
+
+
+def agent_expected(driver: "QemuDriver", dom: QemuDomain) -> None:
+    """A guest with a channel for an agent starts: whoever waits for one hears that there is none yet."""
+    if dom.running.agent_connected is not None:
+        states = ConnectDomainEventAgentLifecycleState
+        state = states.CONNECTED if dom.running.agent_connected else states.DISCONNECTED
+        reason = ConnectDomainEventAgentLifecycleReason.DOMAIN_STARTED
+        _emit(driver, events.DomainEventAgentLifecycle(dom, state, reason))
+
+
+# --- migration --------------------------------------------------------------------------------------------------
+
+
+@on("MIGRATION_PASS")
+async def _pass(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
+    _emit(driver, events.DomainEventMigrationIteration(dom, int(data.get("pass", 0))))
 
 
 # --- graphics ---------------------------------------------------------------------------------------------------

@@ -24,8 +24,9 @@ from pyvirtd.constants.domain import (
 from pyvirtd.core.domains import CommonDomains
 from pyvirtd.core.jobs import Job
 from pyvirtd.core.procstat import cpu_time_ns
-from pyvirtd.drivers.qemu import agent_calls, events, saved, taint
+from pyvirtd.drivers.qemu import agent_calls, events, taint
 from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.saving import managed
 from pyvirtd.errors import InvalidArg, OperationInvalid
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Domains(CommonDomains[QemuDomain]):
     driver: "QemuDriver"
 
     def has_save_image(self, dom: QemuDomain) -> bool:
-        return saved.has_image(self.driver, dom)
+        return managed.has_image(self.driver, dom)
 
     # --- start -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from pyvirtd.drivers.qemu.guest_agent import GuestAgent
 from pyvirtd.drivers.qemu.keys import Keys
 from pyvirtd.drivers.qemu.lifecycle import Domains
 from pyvirtd.drivers.qemu.program import Program
-from pyvirtd.drivers.qemu.saved import Saved
+from pyvirtd.drivers.qemu.saving.jobs import RunningJobs
+from pyvirtd.drivers.qemu.saving.part import Saved
 from pyvirtd.drivers.qemu.stats import Stats
 from pyvirtd.drivers.qemu.stats_perf import Perf
 from pyvirtd.drivers.qemu.tune import TuneReads
@@ -27,6 +28,7 @@ PARTS: tuple[type[Part], ...] = (
     HostNode,
     Stats,
     Saved,
+    RunningJobs,
     Perf,
     Blocks,
     BlockThreshold,

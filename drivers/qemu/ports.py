@@ -45,6 +45,7 @@ class GraphicsPorts:
                 for listen in graphics.listen:
                     if isinstance(listen, AddressListen) and listen.address is None:
                         listen.address = address
+                        listen.origin.from_config = True
             if isinstance(graphics, VncGraphics):
                 if graphics.autoport and _over_network(graphics):
                     graphics.port = self.display.take()

@@ -42,6 +42,7 @@ from pyvirtd.drivers.qemu.disks import check_presence
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Helpers
 from pyvirtd.drivers.qemu.host_devices import find_host_devices, wants_host_devices
+from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.leftovers import remove_tpm
 from pyvirtd.drivers.qemu.limits import check_start
 from pyvirtd.drivers.qemu.monitor import Monitor
@@ -80,11 +81,17 @@ class Starting:
     """One start of a domain on its way; what it made is undone unless it succeeds."""
 
     def __init__(
-        self, driver: "QemuDriver", dom: QemuDomain, undo: AsyncExitStack, definition: DomainDef | None = None
+        self,
+        driver: "QemuDriver",
+        dom: QemuDomain,
+        undo: AsyncExitStack,
+        definition: DomainDef | None = None,
+        incoming: Incoming | None = None,
     ) -> None:
         self.driver = driver
         self.dom = dom
         self.undo = undo
+        self.incoming = incoming
         self.paths = driver.host.paths.qemu
         self.live: DomainDef = (definition or dom.config).copy()
         self.number = driver.domains.next_id()
@@ -110,6 +117,7 @@ class Starting:
         driver.ports.assign(live)
         self.undo.callback(driver.ports.release, live)
         context = Context.for_start(caps, driver.host.paths, driver.config, driver.host.privileged, self.number, live)
+        context.incoming = self.incoming is not None
         context.reset_nvram = bool(flags & DomainCreateFlags.RESET_NVRAM)
         with self._monitor_listener() as listener, ExitStack() as ours:
             context.monitor_fd = listener.fileno()
@@ -220,13 +228,11 @@ class Starting:
             await asyncio.gather(connecting, ended, return_exceptions=True)
         raise await self.died()
 
-    async def died(self) -> VirtError:
+    async def died(self, how: str = "process exited while connecting to monitor") -> VirtError:
         """The error of a QEMU that ended before it was up: its own last words, or those of a helper it needs."""
         if (error := await self.helpers.obituary()) is not None:
             return error
-        return InternalError(
-            f"process exited while connecting to monitor: {await self._last_words()}", domain=From.QEMU
-        )
+        return InternalError(f"{how}: {await self._last_words()}", domain=From.QEMU)
 
     async def _last_words(self) -> str:
         """What QEMU wrote to its log in this run."""
@@ -239,14 +245,19 @@ class Starting:
 
 
 async def start(
-    driver: "QemuDriver", dom: QemuDomain, flags: int, caller: Caller | None, definition: DomainDef | None = None
+    driver: "QemuDriver",
+    dom: QemuDomain,
+    flags: int,
+    caller: Caller | None,
+    definition: DomainDef | None = None,
+    incoming: Incoming | None = None,
 ) -> None:
     """Start a domain, from its own definition or this one; `flags` are DomainCreateFlags. On an error nothing is left.
 
     The caller holds the start job.
     """
     async with AsyncExitStack() as undo:
-        starting = Starting(driver, dom, undo, definition)
+        starting = Starting(driver, dom, undo, definition, incoming)
         guest = await starting.run(flags)
         dom.live, dom.guest = starting.live, guest
         driver.domains.set_id(dom, starting.number)
@@ -258,15 +269,18 @@ async def start(
         await starting.connect(guest)
         guest.monitor.start(lambda message: events.handle(driver, dom, message))
         try:
-            await _bring_up(driver, dom, flags)
+            await _bring_up(driver, dom, flags, incoming)
         except OperationInvalid as exc:
+            if guest.monitor.closed.is_set():
+                await asyncio.wait({asyncio.ensure_future(guest.process.wait())}, timeout=ENDING_S)
             if guest.process.running:
                 raise
-            raise await starting.died() from exc
+            raise await starting.died("qemu unexpectedly closed the monitor") from exc
         undo.pop_all()
-    driver.emit_lifecycle(dom, DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
-    if flags & DomainCreateFlags.PAUSED:
-        driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
+    if incoming is None:
+        driver.emit_lifecycle(dom, DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
+        if flags & DomainCreateFlags.PAUSED:
+            driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
     if flags & DomainCreateFlags.AUTODESTROY and caller is not None:
         ending = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
         guest.autodestroy = caller.on_close(lambda: driver.end(dom, ending))
@@ -274,11 +288,15 @@ async def start(
     driver.watch(dom, guest)
 
 
-async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:
+async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: Incoming | None) -> None:
     """Learn from QEMU what it chose, tell it what is left to tell, and let the guest run."""
     guest, live = dom.running, dom.live_def
     await refresh(driver, dom)
+    events.agent_expected(driver, dom)
     await set_up(driver, dom)
+    if incoming is not None:
+        await _take_in(driver, dom, flags, incoming)
+        return
     await driver.hook(dom, DomainOp.STARTED, live)
     if flags & DomainCreateFlags.PAUSED:
         dom.set_state(DomainState.PAUSED, DomainPausedReason.USER)
@@ -288,6 +306,33 @@ async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:
         events.resumed(driver, dom)
     guest.up = True
     await driver.save_status(dom)
+
+
+async def _take_in(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: Incoming) -> None:
+    """Go on where the guest stopped."""
+    guest = dom.running
+    guest.own_cpu = incoming.own_cpu
+    await incoming.load(dom)
+    await refresh(driver, dom)
+    await driver.hook(dom, DomainOp.STARTED, dom.live_def)
+    # From the next step on the guest may write to its disks: what it came from is used up, and it may not be ended
+    # for a start that was cut short.
+    guest.restored = incoming.image
+    reason, detail = incoming.paused
+    dom.set_state(DomainState.PAUSED, reason)
+    await driver.save_status(dom)
+    driver.emit_lifecycle(dom, DomainEventType.STARTED, incoming.started)
+    if flags & DomainCreateFlags.PAUSED:
+        driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, detail)
+    else:
+        guest.resuming = incoming.running
+        try:
+            await guest.monitor.execute("cont")
+        except VirtError:
+            driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
+            raise
+        events.resumed(driver, dom)
+    guest.up = True
 
 
 async def _abandon(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:

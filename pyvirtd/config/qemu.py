@@ -194,9 +194,8 @@ class QemuConfig(Settings):
 
     save_image_format: str = text(
         "raw",
-        "Format of saved guests: raw, or compressed with lzop, gzip, bzip2 or xz.",
+        "Format of saved guests: raw, or compressed with zstd, lzop, gzip, bzip2 or xz.",
         section="Saved guests, dumps and memory",
-        effective=False,
     )
     dump_image_format: str = text("raw", "Format of memory dumps, as above.", effective=False)
     snapshot_image_format: str = text("raw", "Format of the memory in external snapshots, as above.", effective=False)
@@ -207,7 +206,7 @@ class QemuConfig(Settings):
     )
     auto_dump_bypass_cache: bool = flag(False, "Write those dumps past the page cache.", effective=False)
     auto_start_bypass_cache: bool = flag(
-        False, "Read saved guests past the page cache when domains start with the daemon.", effective=False
+        False, "Read saved guests past the page cache when domains start with the daemon."
     )
     auto_start_delay: int = unsigned(0, "Milliseconds between two starts of domains that start with the daemon.")
     hugetlbfs_mount: tuple[str, ...] | None = maybe_words(

@@ -130,6 +130,7 @@ class DomStatus(Element, tag="domstatus"):
     fdset: U32 | None = via("fdset", "index")
     blockjobs: StatusBlockJobs = child()
     agent_timeout: I32 | None = text(name="agentTimeout")
+    restored: str | None = via("restored", "image")  # ours: a start that has read this image is not to be undone
     domain: DomainDef = child()
 
 

@@ -123,6 +123,8 @@ def _build_devices(builder: Builder, order: BootOrder) -> None:
     devices.build_watchdogs(builder)
     chardev.build_redirdevs(builder)
     hostdev.build_hostdevs(builder, order)
+    if builder.context.incoming:
+        builder.command.add("-incoming", "defer")
     devices.build_memballoon(builder)
     devices.build_rngs(builder)
     devices.build_nvram(builder)

@@ -65,6 +65,7 @@ class Context:
     chardevs: dict[str, int] = field(default_factory=dict)  # listening unix sockets
     files: dict[str, int] = field(default_factory=dict)  # files that character devices write to
     logs: dict[str, int] = field(default_factory=dict)  # log files of character devices
+    incoming: bool = False  # the guest's state comes over the monitor
     reset_nvram: bool = False  # begin with the firmware's own variables again
     vhost_vsock_fd: int = -1
     standalone: bool = False

@@ -27,7 +27,7 @@ OVER = ("completed", "failed", "cancelled")
 ASK_S = 2.0  # between two looks when no event comes
 ABORT_S = 30.0  # for QEMU to let go of the descriptor
 STATS_S = 5.0  # for QEMU to tell how far it is; the last figures count where it does not
-LOAD_S = 30.0  # without a word from QEMU while it loads
+ENDING_S = 1.0  # for a QEMU that gave up to be gone
 
 
 async def send_state(dom: QemuDomain, fd: int, job: Held, *, unblock: Callable[[], object] = lambda: None) -> None:
@@ -38,7 +38,7 @@ async def send_state(dom: QemuDomain, fd: int, job: Held, *, unblock: Callable[[
     guest is as it was, paused, and may be resumed. Raises OperationAborted, OperationFailed, MonitorClosed.
     """
     monitor = dom.monitor
-    _check_aborted(job)
+    check_aborted(job)
     await _prepare(monitor)
     job.refresh = lambda: _refresh(monitor, job)
     try:
@@ -54,7 +54,7 @@ async def send_state(dom: QemuDomain, fd: int, job: Held, *, unblock: Callable[[
         job.refresh = None
     _note(job, answer)
     if answer.get("status") != "completed":
-        _check_aborted(job)
+        check_aborted(job)
         raise OperationFailed(f"{job_name(job)}: {reason(answer)}", domain=From.QEMU)
 
 
@@ -70,6 +70,10 @@ async def load_state(dom: QemuDomain, fd: int) -> None:
         await monitor.execute("migrate-incoming", {"uri": f"fd:{DESCRIPTOR}"})
         answer = await _wait(monitor, changed, None)
     if answer.get("status") != "completed":
+        # QEMU says so and ends; its last words tell more.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(monitor.closed.wait(), ENDING_S)
+            raise MonitorClosed
         raise OperationFailed(f"job 'restore' failed: {reason(answer)}", domain=From.QEMU)
 
 
@@ -85,7 +89,8 @@ def reason(answer: dict[str, Any]) -> str:
     return str(answer.get("error-desc") or "unexpectedly failed")
 
 
-def _check_aborted(job: Held | None) -> None:
+def check_aborted(job: Held | None) -> None:
+    """Raises OperationAborted once a client wants the job to end."""
     if job is not None and job.aborted.is_set():
         raise OperationAborted(f"{job_name(job)}: canceled by client", domain=From.QEMU)
 
@@ -137,10 +142,17 @@ async def _wait(monitor: Monitor, changed: asyncio.Event, job: Held | None) -> d
             changed.clear()
             if monitor.closed.is_set():
                 raise MonitorClosed
-            _check_aborted(job)
+            check_aborted(job)
     finally:
         for task in watched:
             task.cancel()
+
+
+async def stop_transfer(monitor: Monitor) -> None:
+    """End a transfer that an earlier daemon began, if one still runs. Raises VirtError."""
+    if (await _ask(monitor)).get("status", "none") not in ("none", *OVER):
+        async with _changes(monitor) as changed:
+            await _cancel(monitor, changed, lambda: None)
 
 
 async def _ask(monitor: Monitor) -> dict[str, Any]:

@@ -1,0 +1,30 @@
+"""A start that goes on where a guest stopped, instead of booting it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pyvirtd.constants.domain import (
+    DomainEventResumedDetailType,
+    DomainEventStartedDetailType,
+    DomainEventSuspendedDetailType,
+    DomainPausedReason,
+    DomainRunningReason,
+)
+from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.model.cpu import Cpu
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """Where the guest comes from. `load` fills the QEMU that waits for it.
+
+    `running` and `paused` are the reason of the state, and the detail of its event, that the guest then has. `image`
+    is the file it comes from; `own_cpu` the CPU as the definition names it, where the guest's live one says more.
+    """
+
+    load: Callable[[QemuDomain], Awaitable[None]]
+    started: DomainEventStartedDetailType
+    running: tuple[DomainRunningReason, DomainEventResumedDetailType]
+    paused: tuple[DomainPausedReason, DomainEventSuspendedDetailType]
+    image: str | None = None
+    own_cpu: Cpu | None = None

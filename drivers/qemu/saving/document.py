@@ -1,0 +1,91 @@
+"""The domain's document in a save image: what another daemon needs to make the same machine, and none of this run."""
+
+from typing import TYPE_CHECKING
+
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.saving.image import Cookie, Image
+from pyvirtd.errors import ConfigUnsupported, VirtError
+from pyvirtd.model.abi import check_abi
+from pyvirtd.model.chardev import ChardevType, UnixSource
+from pyvirtd.model.devices import Controller
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.model.graphics import AudioType, InputBus, InputType
+from pyvirtd.model.seclabel import Seclabel, SeclabelType
+from pyvirtd.xml.element import MIGRATABLE, SECURE
+
+if TYPE_CHECKING:
+    from pyvirtd.drivers.qemu.driver import QemuDriver
+
+VIEW = SECURE | MIGRATABLE
+
+
+def saved_xml(driver: "QemuDriver", dom: QemuDomain, definition: DomainDef | None = None) -> str:
+    """The document of a running domain, or of the definition that shall take its place, without what is implied."""
+    live = (definition or dom.live_def).copy()
+    if definition is None and dom.running.own_cpu is not None:
+        live.cpu = dom.running.own_cpu
+    channels = str(driver.host.paths.qemu.channel_dir(dom.id, dom.name))
+    for channel in live.devices.channel:
+        source = channel.source[0] if channel.source else None
+        if channel.type is ChardevType.UNIX and isinstance(source, UnixSource) and _below(source.path, channels):
+            channel.source = []
+    devices = live.devices
+    devices.controller = _sorted(devices.controller)
+    devices.input = [
+        item for item in devices.input if not (item.type is InputType.KEYBOARD and item.bus is InputBus.PS2)
+    ]
+    if len(devices.audio) == 1 and devices.audio[0].type is AudioType.NONE:
+        devices.audio = []
+    live.seclabel = [label for label in live.seclabel if not _implied(label)]
+    return live.format(VIEW)
+
+
+def saved_cookie(dom: QemuDomain) -> str | None:
+    """What goes beside the document."""
+    return Cookie(cpu=dom.live_def.cpu.copy()).format(VIEW) if dom.live_def.cpu is not None else None
+
+
+async def read_document(driver: "QemuDriver", xml: str) -> DomainDef:
+    """A document from an image or for one, complete. Raises XmlError and others."""
+    definition = DomainDef.parse(xml)
+    await driver.complete(definition, new=False)
+    return definition
+
+
+async def replacement(driver: "QemuDriver", before: DomainDef, xml: str) -> DomainDef:
+    """A client's document that shall stand for `before`. Raises ConfigUnsupported where the guest would notice."""
+    definition = await read_document(driver, xml)
+    if definition.name != before.name:
+        raise ConfigUnsupported(
+            f"Target domain name '{definition.name}' does not match source '{before.name}'", domain=From.DOMAIN
+        )
+    check_abi(before, definition)
+    return definition
+
+
+def apply_cookie(image: Image, definition: DomainDef) -> None:
+    """Give a restored guest the very CPU it had; a cookie that cannot be read says nothing."""
+    if image.cookie is None:
+        return
+    try:
+        cookie = Cookie.parse(image.cookie)
+    except VirtError:
+        return
+    if cookie.cpu is not None:
+        definition.cpu = cookie.cpu
+
+
+def _below(path: str | None, folder: str) -> bool:
+    return path is not None and path.startswith(f"{folder}/")
+
+
+def _sorted(controllers: list[Controller]) -> list[Controller]:
+    """The kinds in the order in which each is first named, and by number within a kind: as a reader keeps them."""
+    kinds = list(dict.fromkeys(one.type for one in controllers))
+    return sorted(controllers, key=lambda one: (kinds.index(one.type), one.index or 0))
+
+
+def _implied(label: Seclabel) -> bool:
+    """Whether a start makes this label of itself."""
+    return label.type is SeclabelType.DYNAMIC and label.baselabel is None and label.relabel is not False

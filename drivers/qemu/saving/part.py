@@ -1,0 +1,146 @@
+"""The procedures of saved guests: save, restore, managed save, and the documents in the images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyvirtd.api.domain_save import SavePart
+from pyvirtd.api.rpc import accepts
+from pyvirtd.api.types import TypedParam
+from pyvirtd.constants.domain import DomainSaveImageXMLFlags, DomainSaveRestoreFlags
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.constants.host import TypedParameterType as Kind
+from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.saving import managed
+from pyvirtd.drivers.qemu.saving.document import VIEW, read_document, replacement
+from pyvirtd.drivers.qemu.saving.restore import opened, restore
+from pyvirtd.drivers.qemu.saving.save import Saving, check_flags, rewrite, save, save_format
+from pyvirtd.errors import ArgumentUnsupported, InvalidArg, OperationInvalid
+from pyvirtd.util.files import in_thread
+from pyvirtd.xml.element import SECURE, View
+
+if TYPE_CHECKING:
+    from pyvirtd.drivers.qemu.driver import QemuDriver
+
+Flags = DomainSaveRestoreFlags
+SAVE_FLAGS = Flags.BYPASS_CACHE | Flags.RUNNING | Flags.PAUSED
+RESTORE_FLAGS = SAVE_FLAGS | Flags.RESET_NVRAM
+STATE_FLAGS = Flags.RUNNING | Flags.PAUSED
+SECURE_FLAG = DomainSaveImageXMLFlags.SECURE
+
+# Names and kinds of the parameters: VIR_DOMAIN_SAVE_PARAM_... of libvirt-domain.h, the last two since 11.2.
+FILE, DXML, FORMAT, CHANNELS = "file", "dxml", "image_format", "parallel.channels"
+SAVE_PARAMS = {FILE: Kind.STRING, DXML: Kind.STRING, FORMAT: Kind.STRING, CHANNELS: Kind.INT}
+RESTORE_PARAMS = {FILE: Kind.STRING, DXML: Kind.STRING, CHANNELS: Kind.INT}
+
+
+class Saved(SavePart[QemuDomain]):
+    """Saved guests."""
+
+    def __init__(self, driver: "QemuDriver") -> None:
+        self.driver = driver
+
+    # --- files -----------------------------------------------------------------------------------------------
+
+    async def domain_save(self, dom: QemuDomain, to: str) -> None:
+        await self.domain_save_flags(dom, to, None, 0)
+
+    @accepts(SAVE_FLAGS)
+    async def domain_save_flags(self, dom: QemuDomain, to: str, dxml: str | None, flags: int) -> None:
+        wanted = Saving(Path(to), flags, dxml, save_format(self.driver, None))
+        await save(self.driver, dom, wanted, "DomainSaveFlags")
+
+    @accepts(SAVE_FLAGS)
+    async def domain_save_params(self, dom: QemuDomain, params: list[TypedParam], flags: int) -> None:
+        given = _given(params, SAVE_PARAMS)
+        if FILE not in given:
+            await self.domain_managed_save(dom, flags)
+            return
+        format = save_format(self.driver, given.get(FORMAT))
+        await save(self.driver, dom, Saving(Path(given[FILE]), flags, given.get(DXML), format), "DomainSaveParams")
+
+    async def domain_restore(self, from_: str) -> None:
+        await self.domain_restore_flags(from_, None, 0)
+
+    @accepts(RESTORE_FLAGS)
+    async def domain_restore_flags(self, from_: str, dxml: str | None, flags: int) -> None:
+        await restore(self.driver, Path(from_), xml=dxml, flags=flags)
+
+    @accepts(RESTORE_FLAGS)
+    async def domain_restore_params(self, params: list[TypedParam], flags: int) -> None:
+        given = _given(params, RESTORE_PARAMS)
+        if FILE not in given:
+            raise InvalidArg("missing path to restore from", domain=From.QEMU)
+        await restore(self.driver, Path(given[FILE]), xml=given.get(DXML), flags=flags)
+
+    @accepts(SECURE_FLAG)
+    async def domain_save_image_get_xml_desc(self, file: str, flags: int) -> str:
+        return await self._document(Path(file), flags)
+
+    @accepts(STATE_FLAGS)
+    async def domain_save_image_define_xml(self, file: str, dxml: str, flags: int) -> None:
+        await self._redefine(Path(file), dxml, flags)
+
+    # --- managed images --------------------------------------------------------------------------------------
+
+    @accepts(SAVE_FLAGS)
+    async def domain_managed_save(self, dom: QemuDomain, flags: int) -> None:
+        dom.require_active()
+        if not dom.persistent:
+            raise OperationInvalid("cannot do managed save for transient domain", domain=From.QEMU)
+        path = self.driver.host.paths.qemu.save_file(dom.name)
+        await save(self.driver, dom, Saving(path, flags, None, save_format(self.driver, None)), "DomainManagedSave")
+
+    @accepts(0)
+    def domain_has_managed_save_image(self, dom: QemuDomain, flags: int) -> int:
+        return int(managed.has_image(self.driver, dom))
+
+    @accepts(0)
+    async def domain_managed_save_remove(self, dom: QemuDomain, flags: int) -> None:
+        await managed.remove_image(self.driver, dom)
+
+    @accepts(SECURE_FLAG)
+    async def domain_managed_save_get_xml_desc(self, dom: QemuDomain, flags: int) -> str:
+        managed.require_image(self.driver, dom)
+        return await self._document(self.driver.host.paths.qemu.save_file(dom.name), flags)
+
+    @accepts(STATE_FLAGS)
+    async def domain_managed_save_define_xml(self, dom: QemuDomain, dxml: str | None, flags: int) -> None:
+        managed.require_image(self.driver, dom)
+        await self._redefine(self.driver.host.paths.qemu.save_file(dom.name), dxml or "", flags)
+
+    # --- the document in an image ----------------------------------------------------------------------------
+
+    async def _document(self, path: Path, flags: int) -> str:
+        async with opened(path) as (_, image):
+            definition = await read_document(self.driver, image.xml)
+        return definition.format(SECURE if flags & SECURE_FLAG else View.INACTIVE)
+
+    async def _redefine(self, path: Path, xml: str, flags: int) -> None:
+        check_flags(flags)
+        async with opened(path, write=True) as (fd, image):
+            before = await read_document(self.driver, image.xml)
+            definition = await replacement(self.driver, before, xml)
+            running = bool(flags & Flags.RUNNING) if flags else image.running
+            edited = image.edited(definition.format(VIEW), running=running)
+            if edited != image:
+                await in_thread(rewrite, path, fd, edited)
+
+
+def _given(params: list[TypedParam], known: dict[str, Kind]) -> dict[str, str]:
+    """The words of a client's parameters. Raises InvalidArg, and ArgumentUnsupported for several channels."""
+    found: dict[str, str] = {}
+    for name, (kind, value) in params:
+        if name not in known:
+            raise ArgumentUnsupported(f"parameter '{name}' not supported")
+        if kind != known[name]:
+            wanted, got = known[name].name.lower(), Kind(kind).name.lower()
+            raise InvalidArg(f"invalid type '{got}' for parameter '{name}', expected '{wanted}'")
+        if name in found:
+            raise InvalidArg(f"parameter '{name}' occurs multiple times")
+        if name == CHANNELS:
+            # Only a file that several streams write side by side (mapped-ram, QEMU 9) can have more.
+            if value != 1:
+                raise ArgumentUnsupported(f"parameter '{CHANNELS}': an image has one channel", domain=From.QEMU)
+            continue
+        found[name] = str(value)
+    return found

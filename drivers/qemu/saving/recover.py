@@ -1,0 +1,45 @@
+"""A guest that was being saved or dumped when the daemon died: it goes on."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from pyvirtd.constants.domain import DomainPausedReason, DomainState
+from pyvirtd.core.jobs import LongJob
+from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.saving.managed import remove_image
+from pyvirtd.drivers.qemu.saving.save import resume
+from pyvirtd.drivers.qemu.saving.transfer import stop_transfer
+from pyvirtd.model.status import DomStatus
+
+if TYPE_CHECKING:
+    from pyvirtd.drivers.qemu.driver import QemuDriver
+
+log = logging.getLogger(__name__)
+
+STOPS_THE_GUEST = {LongJob.SAVE.value, LongJob.DUMP.value, LongJob.SNAPSHOT.value}
+# Why such a job stops the guest; what another reason stopped stays stopped. UNKNOWN: the daemon died before it noted
+# the stop, while its last note said that the guest ran.
+PAUSED_BY_JOB = {
+    DomainPausedReason.SAVE,
+    DomainPausedReason.DUMP,
+    DomainPausedReason.SNAPSHOT,
+    DomainPausedReason.UNKNOWN,
+}
+
+
+async def recover(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -> None:
+    """End what is left of a job that stops the guest, and let the guest go on. Raises VirtError."""
+    image = str(driver.host.paths.qemu.save_file(dom.name))
+    if status.restored == image:
+        log.warning("domain %s: removing the managed save image that it was started from", dom.name)
+        await remove_image(driver, dom)
+        await driver.save_status(dom)
+    job = status.job.async_ if status.job is not None else "none"
+    if job not in STOPS_THE_GUEST:
+        return
+    await stop_transfer(dom.monitor)
+    if job == LongJob.SAVE.value:
+        # Whole or not: the guest is here, and the image of a guest that goes on is worth nothing.
+        await remove_image(driver, dom)
+    if dom.state is DomainState.PAUSED and dom.reason in PAUSED_BY_JOB:
+        await resume(driver, dom)
