@@ -18,6 +18,7 @@ from pyvirtd.core.driver import Host
 from pyvirtd.core.hooks import DaemonOp, Hooks
 from pyvirtd.core.host_shutdown import HostShutdown
 from pyvirtd.core.registry import driver_classes, start_drivers
+from pyvirtd.daemon.listeners import passed_listeners, unix_listener
 from pyvirtd.daemon.server import Server
 from pyvirtd.errors import VirtError
 from pyvirtd.paths import Paths
@@ -73,8 +74,6 @@ async def _serve(daemon: Daemon, ready: Callable[[], None]) -> None:
     paths, config = daemon.paths, daemon.config
     config.warn_idle()
     daemon.qemu_config.warn_idle()
-    if daemon.options.listen:
-        log.warning("--listen has no effect yet: only unix sockets are served")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
@@ -86,7 +85,7 @@ async def _serve(daemon: Daemon, ready: Callable[[], None]) -> None:
         ends.push_async_callback(_stop_drivers, host)
         server = Server(host, config)
         ends.push_async_callback(server.close)
-        _listen(server, paths, config)  # before a driver touches anything: another daemon may be there
+        await _listen(server, daemon)  # before a driver touches anything: another daemon may be there
         await host.hooks.daemon(DaemonOp.START)
         await start_drivers(host, driver_classes())
         loop.add_signal_handler(signal.SIGHUP, lambda: host.tasks.start(_reload(daemon, server), "reload"))
@@ -121,11 +120,19 @@ async def _stop_drivers(host: Host) -> None:
             await driver.stop()
 
 
-def _listen(server: Server, paths: Paths, config: DaemonConfig) -> None:
-    mode, group = config.rw_perms(privileged=paths.privileged), config.unix_sock_group
-    server.listen_unix(paths.socket_rw, mode, group, read_only=False)
-    if paths.socket_ro is not None:
-        server.listen_unix(paths.socket_ro, config.unix_sock_ro_perms, group, read_only=True)
+async def _listen(server: Server, daemon: Daemon) -> None:
+    """Make the sockets, or take those of the service manager."""
+    paths, config = daemon.paths, daemon.config
+    passed = passed_listeners(paths, config.tls_port)
+    for listener in passed:
+        server.listen(listener)
+    if not passed:
+        mode, backlog = config.rw_perms(privileged=paths.privileged), config.max_queued_clients
+        group = config.unix_sock_group if paths.privileged else None
+        server.listen(unix_listener(paths.socket_rw, mode, group, backlog))
+        if paths.socket_ro is not None:
+            server.listen(unix_listener(paths.socket_ro, config.unix_sock_ro_perms, group, backlog, read_only=True))
+    await server.listen_network(wanted=daemon.options.listen, activated=bool(passed))
 
 
 async def _reload(daemon: Daemon, server: Server) -> None:
@@ -136,6 +143,10 @@ async def _reload(daemon: Daemon, server: Server) -> None:
         server.apply(DaemonConfig.load(given or daemon.paths.daemon_config, missing_ok=given is None))
     except VirtError as exc:
         log.error("the configuration stays as it was: %s", exc)
+    try:
+        await server.reload_tls()
+    except VirtError as exc:
+        log.error("the certificates stay as they were: %s", exc)
     for driver in server.host.drivers:
         try:
             await driver.reload()

@@ -32,19 +32,15 @@ class DaemonConfig(Settings):
         True,
         f"Listen for TLS connections when the daemon runs with --listen. {NO_ACTIVATION}",
         section="Sockets over the network",
-        effective=False,
     )
     listen_tcp: bool = flag(
-        False,
-        f"Listen for unencrypted TCP connections when the daemon runs with --listen. {NO_ACTIVATION}",
-        effective=False,
+        False, f"Listen for unencrypted TCP connections when the daemon runs with --listen. {NO_ACTIVATION}"
     )
-    tls_port: str = text("16514", f"Port number or service name for TLS. {NO_ACTIVATION}", effective=False)
-    tcp_port: str = text("16509", f"Port number or service name for TCP. {NO_ACTIVATION}", effective=False)
+    tls_port: str = text("16514", f"Port number or service name for TLS. {NO_ACTIVATION}")
+    tcp_port: str = text("16509", f"Port number or service name for TCP. {NO_ACTIVATION}")
     listen_addr: str | None = maybe_text(
         f"Address or host name to listen on for TLS and TCP; all addresses when not set. {NO_ACTIVATION}",
         example="192.0.2.1",
-        effective=False,
     )
 
     unix_sock_group: str | None = maybe_text(
@@ -75,17 +71,9 @@ class DaemonConfig(Settings):
         choices=AUTH_SCHEMES,
     )
     auth_tcp: str = text(
-        "sasl",
-        "How TCP clients prove who they are. Nothing is encrypted with none.",
-        choices=AUTH_SCHEMES,
-        effective=False,
+        "sasl", "How TCP clients prove who they are. Nothing is encrypted with none.", choices=AUTH_SCHEMES
     )
-    auth_tls: str = text(
-        "none",
-        "How TLS clients prove who they are beyond their certificate.",
-        choices=AUTH_SCHEMES,
-        effective=False,
-    )
+    auth_tls: str = text("none", "How TLS clients prove who they are beyond their certificate.", choices=AUTH_SCHEMES)
     tcp_min_ssf: int = unsigned(
         56, "Least strength of the SASL security layer over plain TCP, in bits.", low=56, example=112, effective=False
     )
@@ -98,36 +86,25 @@ class DaemonConfig(Settings):
     )
 
     key_file: str | None = maybe_text(
-        "The server's private key.",
-        example="/etc/pki/libvirt/private/serverkey.pem",
-        section="TLS certificates",
-        effective=False,
+        "The server's private key.", example="/etc/pki/libvirt/private/serverkey.pem", section="TLS certificates"
     )
-    cert_file: str | None = maybe_text(
-        "The server's certificate.", example="/etc/pki/libvirt/servercert.pem", effective=False
-    )
+    cert_file: str | None = maybe_text("The server's certificate.", example="/etc/pki/libvirt/servercert.pem")
     ca_file: str | None = maybe_text(
-        "The certificate authority that clients' certificates must come from.",
-        example="/etc/pki/CA/cacert.pem",
-        effective=False,
+        "The certificate authority that clients' certificates must come from.", example="/etc/pki/CA/cacert.pem"
     )
     crl_file: str | None = maybe_text(
-        "Revoked certificates; none are known when not set.", example="/etc/pki/CA/crl.pem", effective=False
+        "Revoked certificates; none are known when not set.", example="/etc/pki/CA/crl.pem"
     )
-    tls_no_sanity_certificate: bool = flag(
-        False, "Do not check the server's own certificates at the start.", effective=False
-    )
-    tls_no_verify_certificate: bool = flag(
-        False, "Let clients in whose certificate cannot be verified.", effective=False
-    )
+    tls_no_sanity_certificate: bool = flag(False, "Do not check the server's own certificates at the start.")
+    tls_no_verify_certificate: bool = flag(False, "Let clients in without looking at their certificates.")
     tls_allowed_dn_list: tuple[str, ...] | None = maybe_words(
         "Distinguished names of the clients let in, with * for any text; every verified client when not set, nobody "
         "when the list is empty.",
         example=("C=GB,O=Example,CN=*",),
-        effective=False,
     )
     tls_priority: str | None = maybe_text(
-        "Ciphers and protocol versions, as a GnuTLS priority string.", example="NORMAL", effective=False
+        "Ciphers and protocol versions, as a GnuTLS priority string of the words that OpenSSL can follow, too.",
+        example="NORMAL",
     )
     sasl_allowed_username_list: tuple[str, ...] | None = maybe_words(
         "SASL user names let in, with * for any text; every authenticated user when not set, nobody when the list is "
@@ -136,7 +113,11 @@ class DaemonConfig(Settings):
         effective=False,
     )
 
-    max_clients: int = unsigned(5000, "Clients connected at a time; further ones wait.", section="Limits")
+    max_clients: int = unsigned(
+        5000,
+        "Clients connected at a time; further ones are turned away. One user or host may have half of the places.",
+        section="Limits",
+    )
     max_queued_clients: int = unsigned(1000, "Length of a socket's queue of unaccepted connections.")
     max_anonymous_clients: int = unsigned(20, "Accepted clients that have not proved who they are; 0 for no limit.")
     min_workers: int = unsigned(5, "Worker threads at the start.", effective=False)

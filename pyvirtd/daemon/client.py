@@ -15,7 +15,7 @@ from pyvirtd.core.events import Subscription, registrable
 from pyvirtd.daemon import dispatch
 from pyvirtd.daemon.keepalive import Keepalive
 from pyvirtd.daemon.streams import ClientStream
-from pyvirtd.daemon.transport import UnixTransport, close_fds
+from pyvirtd.daemon.transport import Transport, close_fds
 from pyvirtd.errors import InternalError, InvalidArg, RpcError, VirtError
 from pyvirtd.wire.packet import FRAME_MAX, FrameError, Framer, Packet, PacketType, Status, fd_count, frame
 from pyvirtd.wire.xdr import STRING_MAX, codec
@@ -54,7 +54,7 @@ class Client(Caller):
         self.authenticated = False
         self.authenticating = False  # a step of its scheme runs
         self.connected_at = int(time.time())
-        self.transport: UnixTransport = None  # type: ignore[assignment] # set by the server before any byte
+        self.transport: Transport = None  # type: ignore[assignment] # set by the server before any byte
         self.framer = Framer(ANONYMOUS_FRAME_MAX)
         self.last_heard = time.monotonic()  # the loop's clock
         self.keepalive: Keepalive | None = None
@@ -130,7 +130,7 @@ class Client(Caller):
         cost = len(packet.payload) + CALL_COST
         if self._waiting_bytes + cost > WAITING_MAX:
             close_fds(fds or ())
-            self.send(self._error(packet, RpcError("too many calls wait for this client's earlier ones")))
+            self.send(self.error_reply(packet, RpcError("too many calls wait for this client's earlier ones")))
             return
         self._waiting.append((packet, fds))
         self._waiting_bytes += cost
@@ -174,6 +174,10 @@ class Client(Caller):
         if not fds:
             self.transport.write(frame(program, version, procedure, REPLY, serial, OK, payload))
             return
+        if not self.transport.carries_fds:
+            close_fds(fds)
+            self.reply_error(call, RpcError("this connection carries no file descriptors"))
+            return
         payload = fd_count(len(fds)) + payload
         self.transport.write(frame(program, version, procedure, PacketType.REPLY_WITH_FDS, serial, OK, payload))
         for fd in fds:
@@ -181,9 +185,10 @@ class Client(Caller):
 
     def reply_error(self, call: Packet, error: VirtError) -> None:
         """Answer a call with an error."""
-        self.transport.write(self._error(call, error))
+        self.transport.write(self.error_reply(call, error))
 
-    def _error(self, call: Packet, error: VirtError) -> bytes:
+    def error_reply(self, call: Packet, error: VirtError) -> bytes:
+        """The packet that answers a call with an error."""
         payload = self.error_payload(error)
         return frame(call.program, call.version, call.procedure, PacketType.REPLY, call.serial, Status.ERROR, payload)
 

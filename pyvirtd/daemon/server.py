@@ -3,24 +3,24 @@
 import asyncio
 import contextlib
 import errno
-import grp
 import logging
-import os
 import socket
-import stat
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 from pyvirtd.api.rpc import ADMIN, LXC, QEMU, REMOTE
 from pyvirtd.config import DaemonConfig
 from pyvirtd.core.access import Access
 from pyvirtd.core.driver import Driver, Handler, Host
 from pyvirtd.daemon.auth import needs_no_step
+from pyvirtd.daemon.certificates import TlsServer, tls_server
 from pyvirtd.daemon.client import Client
+from pyvirtd.daemon.listeners import Listener, Wire, network_listeners
+from pyvirtd.daemon.refusal import TURNED_AWAY_MAX, Crowd, Refusal
 from pyvirtd.daemon.session import DaemonDriver
-from pyvirtd.daemon.transport import UnixTransport
-from pyvirtd.errors import InternalError, from_os_error
+from pyvirtd.daemon.tls import TlsTransport
+from pyvirtd.daemon.transport import TcpTransport, Transport, UnixTransport, keep_talking
+from pyvirtd.errors import RpcError
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ CLOSE_S = 5.0  # for calls in flight to be answered when the daemon ends
 ACCEPTS_AT_ONCE = 32  # a storm of connections must not hold the loop
 REST_S = 0.5  # without accepting, after descriptors ran out
 STRANGER_IDLE_S = 60.0  # that a client may do nothing before authentication while others wait
+AUTH_S = 300.0  # that a client may take until it is let in; somebody may have to type a password
 STRANGER_LOOK_S = 5.0  # between two looks for such clients
 FULL_WORDS_S = 60.0  # between two log lines about the same limit
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -40,7 +41,8 @@ Tables = tuple[dict[tuple[int, int], Handler], dict[type, Driver]]
 class Server:
     """Accepts clients and owns them.
 
-    Who connects before `start`, or while a limit is reached, waits in the socket's queue.
+    Who connects before `start`, or while too many have not said who they are, waits in the socket's queue. Who finds no
+    place is told so.
     """
 
     def __init__(self, host: Host, config: DaemonConfig) -> None:
@@ -52,13 +54,15 @@ class Server:
         self.base_handlers = self.daemon.handlers
         self.on_idle: Callable[[], None] | None = None
         self._tables: dict[Driver, Tables] = {}
-        self._listeners: dict[socket.socket, bool] = {}  # whether read-only
+        self.tls: TlsServer | None = None
+        self._listeners: dict[socket.socket, Listener] = {}
+        self._crowd = Crowd()
+        self._turned_away: set[Refusal] = set()
         self._started = False
         self._accepting = False
         self._resting: asyncio.TimerHandle | None = None
         self._full_told = -FULL_WORDS_S
         self._stranger_look: asyncio.TimerHandle | None = None
-        self._paths: list[Path] = []
         self._serial = 0
         self._all_gone: asyncio.Event | None = None
         self._idle_s = 0
@@ -68,7 +72,7 @@ class Server:
     def apply(self, config: DaemonConfig) -> None:
         """Take the limits of a (re)read configuration."""
         self.config = config
-        self.max_clients = config.max_clients
+        self._crowd.places = config.max_clients
         self.max_anonymous = config.max_anonymous_clients
         self.max_client_requests = max(1, config.max_client_requests)
         self.keepalive_interval = config.keepalive_interval
@@ -93,28 +97,34 @@ class Server:
 
     # --- sockets ---------------------------------------------------------------------------------------------
 
-    def listen_unix(self, path: Path, mode: int, group: str | None, *, read_only: bool) -> None:
-        """Serve a unix socket at `path`; one that a daemon left behind is replaced. Raises VirtError."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        try:
-            _remove_stale(path)
-            old = os.umask(0o777)  # nobody connects before mode and group are right
-            try:
-                sock.bind(str(path))
-            finally:
-                os.umask(old)
-            self._paths.append(path)
-            if group and self.host.privileged:
-                os.chown(path, -1, grp.getgrnam(group).gr_gid)
-            path.chmod(mode)
-            sock.listen(self.config.max_queued_clients)
-        except KeyError:
-            sock.close()
-            raise InternalError(f"unix_sock_group: there is no group '{group}'") from None
-        except OSError as exc:
-            sock.close()
-            raise from_os_error(exc, f"cannot listen on {path}") from exc
-        self._listeners[sock] = read_only
+    def listen(self, listener: Listener) -> None:
+        """Serve the clients of a listening socket, which is the server's from now on."""
+        self._listeners[listener.sock] = listener
+        self._accepting = False
+        self._watch_listeners()
+
+    async def listen_network(self, *, wanted: bool, activated: bool) -> None:
+        """Serve TLS and TCP where `wanted`, as configured, or on the sockets that the service manager passed."""
+        config, passed = self.config, {listener.wire for listener in self._listeners.values()}
+        made = wanted and not activated
+        if Wire.TLS in passed or (made and config.listen_tls):
+            self.tls = await asyncio.to_thread(tls_server, config, self.host.paths)
+        for wire, on, port in (
+            (Wire.TLS, config.listen_tls, config.tls_port),
+            (Wire.TCP, config.listen_tcp, config.tcp_port),
+        ):
+            if made and on:
+                backlog = config.max_queued_clients
+                for listener in await asyncio.to_thread(network_listeners, wire, config.listen_addr, port, backlog):
+                    self.listen(listener)
+
+    async def reload_tls(self) -> None:
+        """Read certificates, revocations and lists of names again, for connections from now on. Raises VirtError.
+
+        Nothing is done where TLS is not served.
+        """
+        if self.tls is not None:
+            self.tls = await asyncio.to_thread(tls_server, self.config, self.host.paths)
 
     def start(self) -> None:
         """Accept clients from now on."""
@@ -123,7 +133,7 @@ class Server:
 
     def _watch_listeners(self) -> None:
         """Accept, or not: by the limits, and by whether descriptors ran out a moment ago."""
-        full = self._limit_reached()
+        full = bool(self.max_anonymous) and len(self.anonymous) >= self.max_anonymous
         wanted = self._started and not full and self._resting is None
         loop = asyncio.get_running_loop()
         if wanted != self._accepting:
@@ -135,8 +145,8 @@ class Server:
                     loop.remove_reader(sock)
         if full and loop.time() >= self._full_told + FULL_WORDS_S:
             self._full_told = loop.time()
-            log.warning("%s reached: further clients wait until one leaves", full)
-        if full and self._started and self.anonymous and self._stranger_look is None:
+            log.warning("max_anonymous_clients reached: further clients wait until one leaves or says who it is")
+        if full and self._started and self._stranger_look is None:
             self._stranger_look = loop.call_later(STRANGER_LOOK_S, self._drop_idle_strangers)
 
     def _drop_idle_strangers(self) -> None:
@@ -149,14 +159,6 @@ class Server:
                     log.warning("conn=%d dropped: it does not authenticate, and others wait", client.number)
                     client.transport.close()
             self._watch_listeners()
-
-    def _limit_reached(self) -> str:
-        """The name of the limit that lets no more clients in; empty where none does."""
-        if len(self.clients) >= self.max_clients:
-            return "max_clients"
-        if self.max_anonymous and len(self.anonymous) >= self.max_anonymous:
-            return "max_anonymous_clients"
-        return ""
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_AT_ONCE):
@@ -171,7 +173,7 @@ class Server:
                     raise
                 self._rest(exc)
                 return
-            self._welcome(sock, read_only=self._listeners[listener])
+            self._welcome(sock, self._listeners[listener])
 
     def _rest(self, exc: OSError) -> None:
         """Leave the sockets alone for a moment: they would be ready for as long as accepting fails."""
@@ -183,20 +185,87 @@ class Server:
         self._resting = None
         self._watch_listeners()
 
-    def _welcome(self, sock: socket.socket, *, read_only: bool) -> None:
+    def _welcome(self, sock: socket.socket, listener: Listener) -> None:
         self._serial += 1
-        auth = self.config.unix_auth(readonly=read_only, privileged=self.host.privileged)
-        client = Client(self, self._serial, read_only=read_only, auth=auth)
-        client.transport = UnixTransport(sock, client)
-        client.identity = client.transport.identity()
+        auth = self._auth(listener)
+        client = Client(self, self._serial, read_only=listener.read_only, auth=auth, admin=listener.admin)
+        try:
+            client.transport = self._transport(sock, listener.wire, client)
+            client.identity = client.transport.identity()
+        except OSError as exc:  # it is gone already
+            log.debug("conn=%d not opened: %s", client.number, exc)
+            sock.close()
+            return
+        try:
+            client.on_close(self._crowd.enter(client.identity))
+        except RpcError as exc:
+            self._turn_away(client, exc)
+            return
         self.clients.add(client)
-        if needs_no_step(client):
-            client.let_in()
-        else:
-            self.anonymous.add(client)
+        self.anonymous.add(client)
+        if listener.wire is not Wire.TLS:  # those have to show their certificates first
+            self._arrived(client)
+        if not client.authenticated:
+            self._watch_stranger(client)
         self._watch_idle()
         self._watch_listeners()
-        log.debug("conn=%d opened by uid %s pid %s", client.number, client.identity.uid, client.identity.pid)
+        identity = client.identity
+        if identity.address:
+            log.debug("conn=%d opened from %s", client.number, identity.address)
+        else:
+            log.debug("conn=%d opened by uid %s pid %s", client.number, identity.uid, identity.pid)
+
+    def _auth(self, listener: Listener) -> str:
+        if listener.wire is Wire.UNIX:
+            return self.config.unix_auth(readonly=listener.read_only, privileged=self.host.privileged)
+        return self.config.auth_tls if listener.wire is Wire.TLS else self.config.auth_tcp
+
+    def _transport(self, sock: socket.socket, wire: Wire, client: Client) -> Transport:
+        if wire is Wire.UNIX:
+            return UnixTransport(sock, client)
+        keep_talking(sock)
+        if wire is Wire.TCP:
+            return TcpTransport(sock, client)
+        tls = self.tls
+        assert tls is not None  # made before the listener
+
+        def verdict(der: bytes | None) -> None:
+            client.identity = replace(client.identity, x509_dname=tls.name_of(der))
+            if client in self.clients:
+                self._arrived(client)
+
+        return TlsTransport(sock, client, tls.context, verdict)
+
+    def _arrived(self, client: Client) -> None:
+        if needs_no_step(client):
+            client.let_in()
+
+    def _turn_away(self, client: Client, error: RpcError) -> None:
+        """Answer a client's first call with why it may not stay."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._full_told + FULL_WORDS_S:
+            self._full_told = loop.time()
+            log.warning("%s", error)
+        if len(self._turned_away) >= TURNED_AWAY_MAX:
+            client.transport.close()
+            return
+        refusal = Refusal(error, client.error_reply, lambda: self._turned_away.discard(refusal))
+        self._turned_away.add(refusal)
+        refusal.take(client.transport)
+
+    def _watch_stranger(self, client: Client) -> None:
+        """Who has not said who he is after a while has to go."""
+        timer = asyncio.get_running_loop().call_later(AUTH_S, self._drop_stranger, client)
+        client.on_close(timer.cancel)
+
+    def _drop_stranger(self, client: Client) -> None:
+        if client.authenticated or client.gone:
+            return
+        if client.authenticating:  # somebody may be at the password's prompt
+            self._watch_stranger(client)
+            return
+        log.warning("conn=%d dropped: not authenticated after %g s", client.number, AUTH_S)
+        client.transport.close()
 
     def client_known(self, client: Client) -> None:
         """A client proved who it is."""
@@ -245,8 +314,9 @@ class Server:
             if timer is not None:
                 timer.cancel()
         self._idle_s = 0
-        for path in self._paths:
-            path.unlink(missing_ok=True)
+        for listener in listeners.values():
+            if listener.path is not None:
+                listener.path.unlink(missing_ok=True)
         for client in list(self.clients):
             client.end()
         if self.clients:
@@ -255,22 +325,3 @@ class Server:
                 await asyncio.wait_for(self._all_gone.wait(), CLOSE_S)
         for client in list(self.clients):
             client.transport.close()
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on. Raises InternalError for one that is in use, and OSError."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:  # its queue is full
-            raise InternalError(f"another daemon serves {path}") from None
-        pid = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
-        raise InternalError(f"another daemon serves {path} (pid {pid})")

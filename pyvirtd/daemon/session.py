@@ -83,7 +83,7 @@ class Session(SessionPart):
         return _opened(caller).uri
 
     def connect_is_secure(self, caller: Caller) -> int:
-        return 1  # a unix socket
+        return int(_client(caller).transport.secure)
 
     def connect_get_lib_version(self, caller: Caller) -> int:
         return LIB_VERSION

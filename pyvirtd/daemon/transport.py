@@ -1,11 +1,12 @@
-"""Bytes and descriptors to and from one peer. A unix connection owns its socket: asyncio's transports lose descriptors.
+"""Bytes and descriptors to and from one peer. We own the sockets: asyncio's transports lose descriptors.
 
 A received descriptor is kept until the packet that announced it takes it. Writing never waits: what the peer does
-not take at once is queued, and the owner watches `queued`.
+not take at once is queued, and the owner watches `queued`. Layers that change the bytes are in tls.py and here.
 """
 
 import array
 import asyncio
+import logging
 import os
 import socket
 from collections import deque
@@ -16,9 +17,12 @@ from typing import Protocol
 from pyvirtd.core.access import Identity
 from pyvirtd.wire.packet import FDS_MAX
 
+log = logging.getLogger(__name__)
+
 READ_SIZE = 65536
 WRITE_PARTS = 64  # queued pieces that go out in one system call
 LINGER_S = 5.0  # for the last bytes to a peer that is about to be closed
+STALL_S = 120.0  # that a peer may leave waiting bytes untouched before it is dropped
 _CONTROL_SIZE = socket.CMSG_SPACE(FDS_MAX * 4)
 
 
@@ -42,13 +46,15 @@ def close_fds(fds: Iterable[int]) -> None:
             os.close(fd)
 
 
-class UnixTransport:
-    """A connected unix stream socket on the running loop."""
+class Transport:
+    """A connected stream socket on the running loop; this one carries bytes as they are."""
+
+    carries_fds = False
 
     def __init__(self, sock: socket.socket, receiver: Receiver) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._receiver = receiver
+        self.receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._out: deque[bytes | memoryview | int] = deque()  # bytes, or a descriptor (owned) to pass on one byte
         self.queued = 0
@@ -56,12 +62,9 @@ class UnixTransport:
         self._closing = False
         self._closed = False
         self._reading = True
+        self._moved_at = 0.0  # when the peer last took queued bytes, by the loop's clock
+        self._stall: asyncio.TimerHandle | None = None
         self._loop.add_reader(sock, self._read)
-
-    def identity(self) -> Identity:
-        """The peer's credentials, as the kernel took them at connect."""
-        pid, uid, gid = array.array("i", self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return Identity(pid, uid, gid)
 
     # --- in --------------------------------------------------------------------------------------------------
 
@@ -82,22 +85,31 @@ class UnixTransport:
             self._reading = True
             self._loop.add_reader(self._sock, self._read)
 
+    @property
+    def secure(self) -> bool:
+        """Whether others on the way cannot read along."""
+        return False
+
+    def identity(self) -> Identity:
+        """What the socket says about the peer. Raises OSError when it is gone."""
+        host, port, *_ = self._sock.getpeername()
+        return Identity(address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
     def _read(self) -> None:
         try:
-            data, control, flags, _ = self._sock.recvmsg(READ_SIZE, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC)
+            data = self._sock.recv(READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
+            data = b""
+        if data:
+            self._arrived(data)
+        else:
             self.close()
-            return
-        if control:
-            for level, kind, payload in control:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    self.fds.extend(array.array("i", payload[: len(payload) // 4 * 4]))
-        if not data or flags & socket.MSG_CTRUNC or len(self.fds) > FDS_MAX:
-            self.close()
-            return
-        self._receiver.received(data)
+
+    def _arrived(self, data: bytes) -> None:
+        """Bytes came from the socket."""
+        self.receiver.received(data)
 
     def take_fds(self, count: int) -> list[int] | None:
         """The next `count` descriptors; None, and none is left, where fewer came."""
@@ -130,9 +142,26 @@ class UnixTransport:
                 return
             if sent:
                 rest = memoryview(data)[sent:]
-            self._loop.add_writer(self._sock, self._flush)
+            self._start_flushing()
         self._out.append(rest)
         self.queued += len(rest)
+
+    def _start_flushing(self) -> None:
+        self._loop.add_writer(self._sock, self._flush)
+        self._moved_at = self._loop.time()
+        if self._stall is None:
+            self._stall = self._loop.call_later(STALL_S, self._look_for_stall)
+
+    def _look_for_stall(self) -> None:
+        self._stall = None
+        if not self._out:
+            return
+        due = self._moved_at + STALL_S
+        if self._loop.time() >= due:
+            log.warning("a client is dropped: for %g s it took nothing of what waits for it", STALL_S)
+            self.close()
+        else:
+            self._stall = self._loop.call_at(due, self._look_for_stall)
 
     def write_fd(self, fd: int) -> None:
         """Pass a descriptor on one byte after what is queued; it is closed once passed."""
@@ -140,7 +169,7 @@ class UnixTransport:
             close_fds([fd])
             return
         if not self._out:
-            self._loop.add_writer(self._sock, self._flush)
+            self._start_flushing()
         self._out.append(fd)
 
     def _flush(self) -> None:
@@ -159,7 +188,7 @@ class UnixTransport:
         if self._closing:
             self.close()
         else:
-            self._receiver.writable()
+            self.receiver.writable()
 
     def _send_fd(self, fd: int) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
@@ -176,6 +205,7 @@ class UnixTransport:
             parts.append(item)
         sent = self._sock.sendmsg(parts)
         self.queued -= sent
+        self._moved_at = self._loop.time()
         for part in parts:
             if sent < len(part):
                 self._out[0] = memoryview(part)[sent:]
@@ -202,6 +232,8 @@ class UnixTransport:
         if self._closed:
             return
         self._closed = self._closing = True
+        if self._stall is not None:
+            self._stall.cancel()
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         close_fds(item for item in self._out if isinstance(item, int))
@@ -209,4 +241,96 @@ class UnixTransport:
         self.queued = 0
         self.drop_fds()
         self._sock.close()
-        self._receiver.lost()
+        self.receiver.lost()
+
+
+class Layer(Protocol):
+    """Protects bytes, as a SASL mechanism's security layer does."""
+
+    def encode(self, data: bytes) -> bytes:
+        """What to send for `data`."""
+
+    def decode(self, data: bytes) -> bytes:
+        """The whole messages that are complete with `data`. Raises LayerError for what is not the peer's."""
+
+
+class LayerError(Exception):
+    """The peer's bytes are not what the layer can read: the connection can only be closed."""
+
+
+class TcpTransport(Transport):
+    """Bare TCP, until authentication gives it a layer."""
+
+    def __init__(self, sock: socket.socket, receiver: Receiver) -> None:
+        super().__init__(sock, receiver)
+        self._layer: Layer | None = None
+        self._next: Layer | None = None
+
+    @property
+    def secure(self) -> bool:
+        """Whether others on the way cannot read along."""
+        return self._layer is not None
+
+    def protect_after_next(self, layer: Layer) -> None:
+        """Put every byte through a layer: those that come from now on, and those sent after the next write."""
+        self._next = layer
+
+    def _arrived(self, data: bytes) -> None:
+        layer = self._layer or self._next
+        if layer is not None:
+            try:
+                data = layer.decode(data)
+            except LayerError as exc:
+                log.warning("a connection ends: %s", exc)
+                self.close()
+                return
+            if not data:
+                return
+        self.receiver.received(data)
+
+    def write(self, data: bytes) -> None:
+        if self._closing:
+            return
+        if self._layer is not None:
+            data = self._layer.encode(data)
+        elif self._next is not None:
+            self._layer = self._next
+        super().write(data)
+
+
+def keep_talking(sock: socket.socket) -> None:
+    """Settings of a TCP connection: replies are not held back, and a host that died is noticed in the end."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class UnixTransport(Transport):
+    """A unix stream socket: descriptors come and go with the bytes, and the kernel vouches for the peer."""
+
+    carries_fds = True
+
+    @property
+    def secure(self) -> bool:
+        return True
+
+    def identity(self) -> Identity:
+        """The peer's credentials, as the kernel took them at connect."""
+        pid, uid, gid = array.array("i", self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return Identity(pid, uid, gid)
+
+    def _read(self) -> None:
+        try:
+            data, control, flags, _ = self._sock.recvmsg(READ_SIZE, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        if control:
+            for level, kind, payload in control:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    self.fds.extend(array.array("i", payload[: len(payload) // 4 * 4]))
+        if not data or flags & socket.MSG_CTRUNC or len(self.fds) > FDS_MAX:
+            self.close()
+            return
+        self.receiver.received(data)

@@ -17,6 +17,7 @@ from pyvirtd.core.driver import Driver, Host
 from pyvirtd.core.hooks import Hooks
 from pyvirtd.core.registry import start_drivers
 from pyvirtd.daemon.client import ERROR
+from pyvirtd.daemon.listeners import unix_listener
 from pyvirtd.daemon.server import Server
 from pyvirtd.daemon.transport import UnixTransport
 from pyvirtd.drivers.test import TestDriver
@@ -211,8 +212,8 @@ async def serving(
     await start_drivers(host, drivers)
     server = Server(host, settings)
     held = Serving(server, folder)
-    server.listen_unix(held.path, 0o600, None, read_only=False)
-    server.listen_unix(held.path_ro, 0o600, None, read_only=True)
+    server.listen(unix_listener(held.path, 0o600, None, 100))
+    server.listen(unix_listener(held.path_ro, 0o600, None, 100, read_only=True))
     server.start()
     try:
         yield held

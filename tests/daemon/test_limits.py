@@ -14,6 +14,7 @@ from pyvirtd.api.rpc import KEEPALIVE
 from pyvirtd.constants.error import ErrorNumber
 from pyvirtd.core.access import Identity
 from pyvirtd.daemon import client as client_module
+from pyvirtd.daemon import refusal
 from pyvirtd.daemon import server as server_module
 from pyvirtd.daemon.client import PING, PONG
 from pyvirtd.daemon.transport import UnixTransport
@@ -40,29 +41,44 @@ def run(folder: Path, work: Work, config: str = "") -> None:
 # --- clients --------------------------------------------------------------------------------------------------------
 
 
-def test_clients_over_the_limit_wait_until_one_leaves(tmp_path: Path) -> None:
+def test_clients_over_the_limit_are_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def work(server: Serving, driver: DoubleDriver) -> None:
         first, second = await server.connect(), await server.connect()
         third = await server.connect(opened=False)
-        serial = third.start("auth_list")
-        await asyncio.sleep(0.05)
-        assert not third.packets
+        with pytest.raises(Answered, match=r"Too many active clients \(2\), dropping connection") as caught:
+            await third.call("auth_list")
+        assert caught.value.code == ErrorNumber.RPC
+        assert await third.receive() is None
         assert await second.call("connect_get_hostname") == "localhost"
         await first.close()
-        assert await third.answer(serial, "auth_list") == [0]
+        fourth = await server.connect()
+        assert await fourth.call("connect_get_hostname") == "localhost"
 
     run(tmp_path, work, "max_clients = 2\nmax_anonymous_clients = 2\n")
+    assert "Too many active clients" in caplog.text
 
 
-def test_a_reloaded_limit_lets_waiting_clients_in(tmp_path: Path) -> None:
+def test_who_finds_no_place_and_asks_nothing_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal, "TELL_S", 0.05)
+    monkeypatch.setattr(server_module, "TURNED_AWAY_MAX", 2)
+
     async def work(server: Serving, driver: DoubleDriver) -> None:
         await server.connect()
-        second = await server.connect(opened=False)
-        serial = second.start("auth_list")
-        await asyncio.sleep(0.02)
-        assert not second.packets
+        silent = [await server.connect(opened=False) for _ in range(4)]
+        await eventually(lambda: sum(client.gone for client in silent) == 2)
+        await eventually(lambda: all(client.gone for client in silent))
+        assert len(server.server.clients) == 1
+
+    run(tmp_path, work, "max_clients = 1\nmax_anonymous_clients = 0\n")
+
+
+def test_a_reloaded_limit_holds_at_once(tmp_path: Path) -> None:
+    async def work(server: Serving, driver: DoubleDriver) -> None:
+        await server.connect()
+        with pytest.raises(Answered):
+            await server.connect()
         server.server.apply(server.server.config.parse("max_clients = 9\nmax_anonymous_clients = 0\n", "x"))
-        assert await second.answer(serial, "auth_list") == [0]
+        await server.connect()
 
     run(tmp_path, work, "max_clients = 1\nmax_anonymous_clients = 0\n")
 
@@ -130,6 +146,38 @@ def test_strangers_pass_where_the_socket_asks_for_nothing(tmp_path: Path, key: s
     run(tmp_path, work, f'{key} = "none"\n')
 
 
+@pytest.mark.usefixtures("stranger")
+def test_no_user_takes_more_than_half_of_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(server: Serving, driver: DoubleDriver) -> None:
+        first, _ = await server.connect(), await server.connect()
+        with pytest.raises(Answered, match=r"Too many active clients of uid 65534 \(2\)"):
+            await server.connect()
+        monkeypatch.setattr(UnixTransport, "identity", lambda self: Identity(1, 0, 0))
+        await server.connect()
+        monkeypatch.setattr(UnixTransport, "identity", lambda self: STRANGER)
+        await first.close()
+        await eventually(lambda: len(server.server.clients) == 2)
+        await server.connect()
+
+    run(tmp_path, work, 'max_clients = 4\nmax_anonymous_clients = 0\nauth_unix_rw = "none"\n')
+
+
+@pytest.mark.usefixtures("stranger")
+def test_who_never_says_who_he_is_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "AUTH_S", 0.1)
+
+    async def work(server: Serving, driver: DoubleDriver) -> None:
+        client = await server.connect(opened=False)
+        assert await client.call("auth_list") == [2]
+        server.peers()[0].authenticating = True
+        await asyncio.sleep(0.15)
+        assert not client.gone
+        server.peers()[0].authenticating = False
+        await eventually(lambda: client.gone)
+
+    run(tmp_path, work)
+
+
 def test_sasl_lets_nobody_in_unasked_not_even_root(tmp_path: Path) -> None:
     async def work(server: Serving, driver: DoubleDriver) -> None:
         client = await server.connect(opened=False)
@@ -162,7 +210,7 @@ def test_a_stranger_may_not_send_long_messages(tmp_path: Path) -> None:
 def test_running_out_of_descriptors_rests_and_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Listener:
+    class Exhausted:
         """The listening socket, of which every accept fails; sockets cannot be patched."""
 
         tries = 0
@@ -175,7 +223,7 @@ def test_running_out_of_descriptors_rests_and_recovers(
 
         def accept(self) -> tuple[socket.socket, object]:
             if monkeypatched:
-                Listener.tries += 1
+                Exhausted.tries += 1
                 raise OSError(errno.EMFILE, "Too many open files")
             return self.sock.accept()
 
@@ -190,13 +238,13 @@ def test_running_out_of_descriptors_rests_and_recovers(
         loop = asyncio.get_running_loop()
         for sock in list(inner._listeners):
             loop.remove_reader(sock)
-        inner._listeners = {Listener(sock): ro for sock, ro in inner._listeners.items()}  # type: ignore[misc]
+        inner._listeners = {Exhausted(sock): held for sock, held in inner._listeners.items()}  # type: ignore[misc]
         inner._accepting = False
         inner._watch_listeners()
         second = await server.connect(opened=False)
         serial = second.start("auth_list")
         await asyncio.sleep(0.22)
-        assert 2 <= Listener.tries <= 6
+        assert 2 <= Exhausted.tries <= 6
         assert await first.call("connect_get_hostname") == "localhost"
         monkeypatched.clear()
         assert await second.answer(serial, "auth_list") == [0]
