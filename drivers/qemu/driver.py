@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
-from typing import Any, ClassVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from pyvirtd.api.rpc import Part
 from pyvirtd.api.types import Caller
@@ -49,11 +49,21 @@ from pyvirtd.model.capabilities import SecurityModelDescription
 from pyvirtd.model.chardev import VirtioTarget
 from pyvirtd.model.disk import Disk
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.util.files import make_directory
+from pyvirtd.util.files import in_thread, make_directory
 from pyvirtd.util.process import Identity
 from pyvirtd.xml.element import LIVE, SECURE
 
 log = logging.getLogger(__name__)
+
+LONG_DOCUMENT = 64 << 10  # characters of XML above which its parsing and checking leave the loop to others
+
+Result = TypeVar("Result")
+Runner: TypeAlias = Callable[..., Awaitable[Any]]
+
+
+async def _at_once(work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+    """`in_thread` for what is done sooner than a thread could begin."""
+    return work(*arguments, **named)
 
 
 class QemuDriver(HypervisorDriver[QemuDomain]):
@@ -124,19 +134,24 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         return await probe(binary, run_as=RunAs(identity.uid, identity.gid) if identity else None)
 
     async def parse(self, xml: str, *, validate: bool = False) -> DomainDef:
-        definition = DomainDef.parse(xml)
+        run = in_thread if len(xml) > LONG_DOCUMENT else _at_once
+        definition = await run(DomainDef.parse, xml)
         if validate:
             await schema.validate(xml, "domain")
         check_name(definition.name)
-        caps = await self.complete(definition)
-        self.check(definition, caps)
+        caps = await self.complete(definition, run=run)
+        await run(self.check, definition, caps)
         return definition
 
-    async def complete(self, definition: DomainDef, *, new: bool = True) -> QemuCapabilities:
-        """Fill in what a definition leaves to us; `new`: what the guest sees may be chosen freely."""
+    async def complete(self, definition: DomainDef, *, new: bool = True, run: Runner | None = None) -> QemuCapabilities:
+        """Fill in what a definition leaves to us; `new`: what the guest sees may be chosen freely.
+
+        `run` runs the part that takes time, elsewhere than on the loop if the document is long.
+        """
         choose_emulator(definition, self.arch)
         caps = await self.capabilities.get(definition.devices.emulator or "")
-        complete(
+        await (run or _at_once)(
+            complete,
             definition,
             caps,
             self.config,

@@ -143,6 +143,8 @@ class Topology:
     growing: bool
     multiple_roots: bool = False  # pseries: more host bridges instead of bridges
     to_pci_bridges: bool = True  # pcie-to-pci-bridge exists, else dmi-to-pci-bridge and pci-bridge
+    # By need, the first bus with room; places are only ever taken.
+    _roomy: dict[Connects, int] = field(default_factory=dict)
 
     @property
     def pcie(self) -> bool:
@@ -204,13 +206,14 @@ class Topology:
 
     def next_free(self, need: Connects, function: int = 0) -> PciAddress:
         """The first free place that fits, which is not taken yet; grows the topology in a trial run."""
-        start = 0
+        start = self._roomy.get(need, 0)
         while True:
             for number in range(start, len(self.buses)):
                 bus = self.buses[number]
                 if bus is not None and bus.accepts(need, given=False):
                     place = _free_in(bus, need, function)
                     if place is not None:
+                        self._roomy[need] = number
                         return PciAddress(bus=number, slot=place[0], function=place[1])
             if not self.growing:
                 raise InternalError("No more available PCI slots", domain=ErrorDomain.DOMAIN)

@@ -1,6 +1,7 @@
 """Ports of the guest's USB buses: which exist, who has them, hubs where there are too few."""
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.postparse.controllers import of_type
@@ -52,7 +53,9 @@ class _Buses:
             if c.info.master is None and c.model is not Model.NONE
         }
         self.taken: dict[int, set[Path]] = {bus: set() for bus in self.ports}
-        self.hubs: dict[int, list[Path]] = {bus: [] for bus in self.ports}
+        self.hubs: dict[int, set[Path]] = {bus: set() for bus in self.ports}
+        # What may have a free port, nearest to the root first: the root itself, and hubs.
+        self._roomy: dict[int, list[tuple[int, Path]]] = {bus: [(0, ())] for bus in self.ports}
 
     def reserve(self, address: UsbAddress) -> Path:
         """Take the port. Raises XmlError where it does not exist or is taken."""
@@ -76,15 +79,20 @@ class _Buses:
 
     def free(self, bus: int) -> Path | None:
         """The lowest free port nearest to the root."""
-        level: list[Path] = [()]
-        while level:
-            for above in level:
-                count = HUB_PORTS if above else self.ports[bus]
-                for port in range(1, count + 1):
-                    if (*above, port) not in self.taken[bus]:
-                        return (*above, port)
-            level = [hub for hub in sorted(self.hubs[bus]) if hub[:-1] in level and len(hub) < MAX_DEPTH]
+        roomy, taken = self._roomy[bus], self.taken[bus]
+        while roomy:
+            above = roomy[0][1]
+            for port in range(1, (HUB_PORTS if above else self.ports[bus]) + 1):
+                if (*above, port) not in taken:
+                    return (*above, port)
+            heappop(roomy)  # ports are only ever taken: what is full stays so
         return None
+
+    def add_hub(self, bus: int, path: Path) -> None:
+        """The hub in that port gives ports of its own."""
+        self.hubs[bus].add(path)
+        if len(path) < MAX_DEPTH:
+            heappush(self._roomy[bus], (len(path), path))
 
     def find(self, wanted: int | None) -> tuple[int, Path]:
         """A free port, on that bus if one is wanted. Raises XmlError."""
@@ -139,14 +147,15 @@ def assign_usb(scope: Scope) -> None:
     for hub in sorted(given, key=_depth):
         assert isinstance(hub.info.address, UsbAddress)
         path = buses.reserve(hub.info.address)
-        buses.hubs[hub.info.address.bus].append(path)
+        buses.add_hub(hub.info.address.bus, path)
     for device in usb_devices(devices):
         if isinstance(device.info.address, UsbAddress) and _has_port(device.info.address):
             buses.reserve(device.info.address)
+    placed = {id(hub) for hub in given}
     for hub in devices.hub:
-        if hub not in given:
+        if id(hub) not in placed:
             bus, path = _choose(buses, hub)
-            buses.hubs[bus].append(path)
+            buses.add_hub(bus, path)
     for device in usb_devices(devices):
         address = device.info.address
         if address is None or (isinstance(address, UsbAddress) and not _has_port(address)):

@@ -122,10 +122,10 @@ def complete_chardevs(scope: Scope, paths: QemuPaths | None) -> None:
         _drop_own_path(channel, paths)
     for redirdev in devices.redirdev:
         complete_redirdev(redirdev)
-    for card in devices.smartcard:
+    for slot, card in enumerate(devices.smartcard):
         complete_backend(card)
         if card.info.address is None:
-            card.info.address = CcidAddress(slot=devices.smartcard.index(card))
+            card.info.address = CcidAddress(slot=slot)
     for rng in devices.rng:
         if isinstance(rng.backend, EgdBackend):
             complete_backend(rng.backend)

@@ -1,6 +1,6 @@
 """The list of controllers: finding, adding, numbering, and each type's default model."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 from pyvirtd.constants.error import ErrorDomain
@@ -41,22 +41,20 @@ def highest(devices: Devices, kind: ControllerType) -> int:
     return max((c.index or 0 for c in of_type(devices, kind)), default=-1)
 
 
-def placed(items: Iterable[T], same: Callable[[T, T], bool], after: Callable[[T, T], bool]) -> list[T]:
-    """The items in libvirt's order: each stands before the first of its own group that comes after it, else behind the
-    last of its group; a group stands where its first item stood."""
-    ordered: list[T] = []
+def grouped(items: Iterable[T], group_of: Callable[[T], Hashable]) -> list[list[T]]:
+    """The items by group, the groups in the order of their first items."""
+    groups: dict[Hashable, list[T]] = {}
     for item in items:
-        group = [place for place, other in enumerate(ordered) if same(other, item)]
-        later = [place for place in group if after(ordered[place], item)]
-        ordered.insert(min(later) if later else group[-1] + 1 if group else len(ordered), item)
-    return ordered
+        groups.setdefault(group_of(item), []).append(item)
+    return list(groups.values())
 
 
 def number_controllers(scope: Scope) -> None:
     """Numbers and the order of the controllers that the definition names; those added later stand behind."""
     devices = scope.devices
     _add_scsi_of_hostdevs(devices)
-    devices.controller = placed(devices.controller, _same_type, _goes_after)
+    groups = grouped(devices.controller, lambda controller: controller.type)
+    devices.controller = [controller for group in groups for controller in _in_order(group)]
     for controller in devices.controller:
         if controller.index is None:
             controller.index = _free_index(devices, controller)
@@ -79,8 +77,17 @@ def complete_controllers(scope: Scope) -> None:
         complete_controller(scope, controller)
 
 
-def _same_type(one: Controller, other: Controller) -> bool:
-    return one.type is other.type
+def _in_order(group: list[Controller]) -> list[Controller]:
+    """Controllers of one type in libvirt's order: each stands before the first that comes after it, else at the end."""
+    ordered: list[Controller] = []
+    highest_yet = -1
+    for controller in group:
+        place = len(ordered)
+        if controller.index is not None and controller.index <= highest_yet:
+            place = next((place for place, other in enumerate(ordered) if _goes_after(other, controller)), place)
+        ordered.insert(place, controller)
+        highest_yet = max(highest_yet, controller.index or 0)
+    return ordered
 
 
 def _goes_after(present: Controller, new: Controller) -> bool:

@@ -1,7 +1,9 @@
 """Defaults of disks: bus, format, and the drive address that a target name stands for."""
 
+from functools import lru_cache
+
 from pyvirtd.constants.error import ErrorDomain
-from pyvirtd.drivers.qemu.postparse.controllers import placed
+from pyvirtd.drivers.qemu.postparse.controllers import grouped
 from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.errors import ConfigUnsupported, VirtError
 from pyvirtd.model.address import DriveAddress
@@ -39,6 +41,7 @@ SCSI_UNITS = 7  # of a narrow bus, whose eighth is the controller itself
 IDE_UNITS, IDE_BUSES, SATA_UNITS, FDC_UNITS = 2, 2, 6, 2
 
 
+@lru_cache(4096)
 def target_index(name: str) -> int | None:
     """The number of a target: vda is 0, vdz 25, vdaa 26; None for a name of another form."""
     for prefix, _ in _PREFIXES:
@@ -59,15 +62,12 @@ def complete_disks(scope: Scope) -> None:
     """Every disk, in libvirt's order."""
     for disk in scope.devices.disk:
         complete_disk(scope, disk)
-    scope.devices.disk = placed(scope.devices.disk, _same_bus, _goes_after)
+    buses = grouped(scope.devices.disk, lambda disk: disk.target.bus)
+    scope.devices.disk = [disk for bus in buses for disk in sorted(bus, key=_place)]
 
 
-def _same_bus(one: Disk, other: Disk) -> bool:
-    return one.target.bus is other.target.bus
-
-
-def _goes_after(present: Disk, new: Disk) -> bool:
-    return (target_index(present.target.dev or "") or 0) > (target_index(new.target.dev or "") or 0)
+def _place(disk: Disk) -> int:
+    return target_index(disk.target.dev or "") or 0
 
 
 def complete_disk(scope: Scope, disk: Disk) -> None:

@@ -24,13 +24,13 @@ _VFIO_DEVICES = {HostdevModel.VFIO_CCW: ("vfio-ccw", "VFIO CCW"), HostdevModel.V
 
 def check_hostdevs(scope: Scope) -> None:
     """Every host device, and that none is given twice."""
-    seen: list[tuple[object, ...]] = []
+    seen: set[tuple[object, ...]] = set()
     _check_drives(scope)
     for hostdev in scope.devices.hostdev:
         key = _identity(hostdev)
         if key and key in seen:
             raise xml("Hostdev already exists in the domain configuration")
-        seen.append(key)
+        seen.add(key)
         if hostdev.mode is HostdevMode.CAPABILITIES:
             raise qemu_unsupported("hostdev mode 'capabilities' is not supported in qemu")
         _check_address(scope, hostdev)
