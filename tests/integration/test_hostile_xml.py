@@ -93,7 +93,8 @@ def test_a_message_above_the_protocols_limit_is_refused(conn: "libvirt.virConnec
 
 
 @pytest.mark.parametrize(
-    "number", ["-1", "18446744073709551615", "18446744073709551616", "9" * 5000, "1e3", "0x10", "", " ", "NaN", "\u0661"]
+    "number",
+    ["-1", "18446744073709551615", "18446744073709551616", "9" * 5000, "1e3", "0x10", "", " ", "NaN", "\u0661"],
 )
 def test_numbers_at_the_edges_in_memory(conn: "libvirt.virConnect", number: str) -> None:
     refused(conn, document(memory=number))
