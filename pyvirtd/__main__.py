@@ -18,6 +18,7 @@ from pyvirtd.core.driver import Host
 from pyvirtd.core.hooks import DaemonOp, Hooks
 from pyvirtd.core.host_shutdown import HostShutdown
 from pyvirtd.core.registry import driver_classes, start_drivers
+from pyvirtd.daemon.admin import AdminServer
 from pyvirtd.daemon.listeners import passed_listeners, unix_listener
 from pyvirtd.daemon.server import Server
 from pyvirtd.errors import VirtError
@@ -85,11 +86,14 @@ async def _serve(daemon: Daemon, ready: Callable[[], None]) -> None:
         ends.push_async_callback(_stop_drivers, host)
         server = Server(host, config)
         ends.push_async_callback(server.close)
-        await _listen(server, daemon)  # before a driver touches anything: another daemon may be there
+        admin = AdminServer(host, config, server)
+        ends.push_async_callback(admin.close)
+        await _listen(server, admin, daemon)  # before a driver touches anything: another daemon may be there
         await host.hooks.daemon(DaemonOp.START)
         await start_drivers(host, driver_classes())
-        loop.add_signal_handler(signal.SIGHUP, lambda: host.tasks.start(_reload(daemon, server), "reload"))
+        loop.add_signal_handler(signal.SIGHUP, lambda: host.tasks.start(_reload(daemon, server, admin), "reload"))
         server.start()
+        admin.start()
         server.end_when_idle(daemon.options.timeout or 0, stop.set)
         shutdown = HostShutdown(host, stop.set)
         loop.add_signal_handler(signal.SIGUSR1, shutdown.begin)
@@ -120,27 +124,31 @@ async def _stop_drivers(host: Host) -> None:
             await driver.stop()
 
 
-async def _listen(server: Server, daemon: Daemon) -> None:
+async def _listen(server: Server, admin: Server, daemon: Daemon) -> None:
     """Make the sockets, or take those of the service manager."""
     paths, config = daemon.paths, daemon.config
     passed = passed_listeners(paths, config.tls_port)
     for listener in passed:
-        server.listen(listener)
+        (admin if listener.admin else server).listen(listener)
     if not passed:
         mode, backlog = config.rw_perms(privileged=paths.privileged), config.max_queued_clients
         group = config.unix_sock_group if paths.privileged else None
         server.listen(unix_listener(paths.socket_rw, mode, group, backlog))
         if paths.socket_ro is not None:
             server.listen(unix_listener(paths.socket_ro, config.unix_sock_ro_perms, group, backlog, read_only=True))
+        backlog = config.admin_max_queued_clients
+        admin.listen(unix_listener(paths.socket_admin, config.unix_sock_admin_perms, None, backlog, admin=True))
     await server.listen_network(wanted=daemon.options.listen, activated=bool(passed))
 
 
-async def _reload(daemon: Daemon, server: Server) -> None:
+async def _reload(daemon: Daemon, server: Server, admin: Server) -> None:
     """SIGHUP: read the configuration and the definitions again; a broken file leaves what was."""
     service.notify("RELOADING=1")
     given = daemon.options.config
     try:
-        server.apply(DaemonConfig.load(given or daemon.paths.daemon_config, missing_ok=given is None))
+        config = DaemonConfig.load(given or daemon.paths.daemon_config, missing_ok=given is None)
+        server.apply(config)
+        admin.apply(config)
     except VirtError as exc:
         log.error("the configuration stays as it was: %s", exc)
     try:

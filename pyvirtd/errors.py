@@ -230,6 +230,18 @@ class DomainExists(VirtError):
     domain = From.DOM
 
 
+class NoServer(VirtError):
+    """The admin program knows no server of this name."""
+
+    code = Code.NO_SERVER
+
+
+class NoClient(VirtError):
+    """The admin program knows no client of this number."""
+
+    code = Code.NO_CLIENT
+
+
 class NoDomainMetadata(VirtError):
     code = Code.NO_DOMAIN_METADATA
 

@@ -53,7 +53,7 @@ class DaemonConfig(Settings):
         f"Permissions of the read-write socket; 0777 where polkit decides who may use it, else 0700. {NO_ACTIVATION}",
         example=0o770,
     )
-    unix_sock_admin_perms: int = mode(0o700, f"Permissions of the admin socket. {NO_ACTIVATION}", effective=False)
+    unix_sock_admin_perms: int = mode(0o700, f"Permissions of the admin socket. {NO_ACTIVATION}")
     unix_sock_dir: str | None = maybe_text(
         f"Directory of the unix sockets. {NO_ACTIVATION}", example="/run/libvirt", effective=False
     )
@@ -120,15 +120,15 @@ class DaemonConfig(Settings):
     )
     max_queued_clients: int = unsigned(1000, "Length of a socket's queue of unaccepted connections.")
     max_anonymous_clients: int = unsigned(20, "Accepted clients that have not proved who they are; 0 for no limit.")
-    min_workers: int = unsigned(5, "Worker threads at the start.", effective=False)
-    max_workers: int = unsigned(20, "Worker threads at most.", low=1, effective=False)
-    prio_workers: int = unsigned(5, "Worker threads kept for urgent calls.", effective=False)
+    min_workers: int = unsigned(5, "Worker threads at the start, for virt-admin to tell: calls here need none.")
+    max_workers: int = unsigned(20, "Worker threads at most, as above.", low=1)
+    prio_workers: int = unsigned(5, "Worker threads kept for urgent calls, as above.")
     max_client_requests: int = unsigned(5, "Calls of one client that run at a time; further ones wait their turn.")
-    admin_min_workers: int = unsigned(5, "Admin interface: worker threads at the start.", effective=False)
-    admin_max_workers: int = unsigned(20, "Admin interface: worker threads at most.", effective=False)
-    admin_max_clients: int = unsigned(5000, "Admin interface: clients connected at a time.", effective=False)
-    admin_max_queued_clients: int = unsigned(20, "Admin interface: length of the queue.", effective=False)
-    admin_max_client_requests: int = unsigned(5, "Admin interface: calls of one client at a time.", effective=False)
+    admin_min_workers: int = unsigned(5, "Admin interface: worker threads at the start.")
+    admin_max_workers: int = unsigned(20, "Admin interface: worker threads at most.")
+    admin_max_clients: int = unsigned(5000, "Admin interface: clients connected at a time.")
+    admin_max_queued_clients: int = unsigned(20, "Admin interface: length of the queue.")
+    admin_max_client_requests: int = unsigned(5, "Admin interface: calls of one client at a time.")
 
     log_level: int = unsigned(
         3,
@@ -181,8 +181,8 @@ class DaemonConfig(Settings):
         "Unanswered questions after which the connection is closed; with 0 it is closed after keepalive_interval "
         "without asking.",
     )
-    admin_keepalive_interval: int = signed(5, "keepalive_interval of the admin interface.", effective=False)
-    admin_keepalive_count: int = unsigned(5, "keepalive_count of the admin interface.", effective=False)
+    admin_keepalive_interval: int = signed(5, "keepalive_interval of the admin interface.")
+    admin_keepalive_count: int = unsigned(5, "keepalive_count of the admin interface.")
     keepalive_required: str | None = obsolete("Of older releases; a client cannot be made to answer.", example="1")
     admin_keepalive_required: str | None = obsolete("Of older releases, as the one above.", example="1")
 

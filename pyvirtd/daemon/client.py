@@ -123,6 +123,11 @@ class Client(Caller):
         else:
             dispatch.call(self, packet, fds)
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their turn."""
+        return len(self._waiting)
+
     def _busy(self) -> bool:
         return self.in_flight >= self.server.max_client_requests or self.transport.queued > REPLIES_HIGH
 

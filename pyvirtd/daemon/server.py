@@ -79,6 +79,15 @@ class Server:
         self.keepalive_count = config.keepalive_count
         self._watch_listeners()
 
+    def set_limits(self, clients: int, anonymous: int) -> None:
+        """How many clients there may be, and how many that have not proved who they are."""
+        self._crowd.places, self.max_anonymous = clients, anonymous
+        self._watch_listeners()
+
+    @property
+    def max_clients(self) -> int:
+        return self._crowd.places
+
     def programs(self, client: Client) -> frozenset[int]:
         """Numbers of the programs that a client's socket serves."""
         return ADMIN_PROGRAMS if client.admin else PROGRAMS
