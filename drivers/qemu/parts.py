@@ -9,6 +9,7 @@ from pyvirtd.drivers.qemu.consoles import Consoles
 from pyvirtd.drivers.qemu.displays import Displays
 from pyvirtd.drivers.qemu.guest_agent import GuestAgent
 from pyvirtd.drivers.qemu.keys import Keys
+from pyvirtd.drivers.qemu.launch_security import HostSecurity, LaunchSecurity
 from pyvirtd.drivers.qemu.lifecycle import Domains
 from pyvirtd.drivers.qemu.program import Program
 from pyvirtd.drivers.qemu.saving.jobs import RunningJobs
@@ -38,6 +39,8 @@ PARTS: tuple[type[Part], ...] = (
     TuneSets,
     TuneInterface,
     IoThreads,
+    HostSecurity,
+    LaunchSecurity,
     Consoles,
     Displays,
     Keys,

@@ -246,11 +246,6 @@ class TuneReads(TunePart[QemuDomain]):
         labels = domain_labels(dom.live, self.driver.credentials)
         return [SecurityLabel(label.encode() + b"\0", 0) for label in labels]
 
-    @accepts(STRING_OKAY)
-    def domain_get_launch_security_info(self, dom: QemuDomain, flags: int) -> list[TypedParam]:
-        """Nothing: what there is to know of a guest is known of SEV's only."""
-        return []
-
 
 def need_system(driver: "QemuDriver", error: type[VirtError], what: str) -> None:
     """Raises the error in a session daemon, whose guests have no control groups."""

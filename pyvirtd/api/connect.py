@@ -106,6 +106,11 @@ class ConnectPart(Part, program=REMOTE, error_domain=From.DOMAIN):
     ) -> Answer[Str]: ...
 
 
+class NodeGetSEVInfoReply(NamedTuple):
+    params: Annotated[list[TypedParam], Max(NODE_SEV_INFO_MAX)]
+    nparams: Int
+
+
 class NodePart(Part, program=REMOTE, error_domain=From.DOMAIN):
     """NodePart procedures."""
 
@@ -165,6 +170,4 @@ class NodePart(Part, program=REMOTE, error_domain=From.DOMAIN):
     ) -> Answer[Int]: ...
 
     @rpc(395, "connect:read")
-    def node_get_sev_info(
-        self, flags: UInt
-    ) -> Answer[Annotated[list[TypedParam], Shaped(Shape.SIZED, NODE_SEV_INFO_MAX)]]: ...
+    def node_get_sev_info(self, nparams: Int, flags: UInt) -> Answer[NodeGetSEVInfoReply]: ...

@@ -5,6 +5,7 @@ from pyvirtd.api.rpc import accepts
 from pyvirtd.api.types import NodeCPUStat, NodeMemoryStat, SecurityModel, TypedParam
 from pyvirtd.constants.host import NodeAllocPagesFlags, TypedParameterFlags
 from pyvirtd.core.driver import Driver
+from pyvirtd.core.host_power import HostSleep
 from pyvirtd.errors import InvalidArg
 
 STRING_OKAY = TypedParameterFlags.STRING_OKAY
@@ -16,6 +17,7 @@ class HostNode(NodePart):
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.info = driver.host.info
+        self.sleep = HostSleep(driver.host.tasks.start)
 
     async def node_get_info(self) -> NodeGetInfoReply:
         return await self.info.node_info()
@@ -60,6 +62,10 @@ class HostNode(NodePart):
             raise InvalidArg("as many page counts as page sizes are needed in virNodeAllocPages")
         add = not flags & NodeAllocPagesFlags.SET
         return await self.info.alloc_pages(page_sizes, page_counts, start_cell, cell_count, add=add)
+
+    @accepts(0, function="virNodeSuspend")
+    async def node_suspend_for_duration(self, target: int, duration: int, flags: int) -> None:
+        await self.sleep.suspend(target, duration)
 
     def node_get_security_model(self) -> SecurityModel:
         models = self.driver.security_models()

@@ -15,7 +15,7 @@ from pyvirtd.wire.xdr import Cases, Chars, Fixed, Fmt, List, Opaque, Optional_, 
 
 # Changes when any number, type, limit, permission, read-only class or stream direction changes: then compare with the
 # protocol again and put the new value here.
-DIGEST = "c3f8c9de0c7877d97a066beec4f593b5aafbbc76b0247a55227adf3edfb7673f"
+DIGEST = "d5ea1b5a720e42bd882583f478aa537823d76f0f7a4ed669baca422b34a4f448"
 
 REFERENCE = Path(os.environ.get("PYVIRTD_REFERENCE", Path(__file__).parents[3] / "shared")) / "protocol/protocol.json"
 

@@ -5,7 +5,11 @@ import asyncio
 import pytest
 from dbus_fast import Message, MessageType
 
+from pyvirtd.constants.host import NodeSuspendTarget
 from pyvirtd.core import host_power
+from pyvirtd.core.host_power import HostSleep
+from pyvirtd.errors import ArgumentUnsupported, InvalidArg, OperationFailed, OperationInvalid, VirtError
+from pyvirtd.util.process import Result
 
 
 class Bus:
@@ -61,3 +65,56 @@ def test_manager_that_keeps_silent_is_not_waited_for(monkeypatch: pytest.MonkeyP
     found, bus = ask(monkeypatch, {})
     assert found == ()
     assert not bus.open
+
+
+# --- sleep --------------------------------------------------------------------------------------------------------
+
+
+def sleep(monkeypatch: pytest.MonkeyPatch, target: int, duration_s: int, *, clock: int = 0) -> list[str]:
+    """What the host is told, in order; the clock's program ends with `clock`."""
+    told: list[str] = []
+
+    class Told(Bus):
+        async def call(self, message: Message) -> Message:
+            told.append(message.member or "")
+            return await super().call(message)
+
+    async def run(argv: list[str], *, timeout: float) -> Result:
+        told.append(" ".join(argv))
+        return Result(clock, b"", b"no such clock")
+
+    monkeypatch.setattr(host_power, "MessageBus", lambda **_: Told({"CanSuspend": "yes", "Suspend": ""}))
+    monkeypatch.setattr(host_power, "run", run)
+    monkeypatch.setattr(host_power, "DELAY_S", 0.01)
+
+    async def work() -> None:
+        tasks: list[asyncio.Task[None]] = []
+        host = HostSleep(lambda work, name: tasks.append(asyncio.create_task(work, name=name)))
+        await host.suspend(target, duration_s)
+        with pytest.raises(OperationInvalid, match="already in progress"):
+            await host.suspend(target, duration_s)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(work())
+    return told
+
+
+def test_the_clock_is_set_before_the_host_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = sleep(monkeypatch, NodeSuspendTarget.MEM, 60)
+    assert told == ["CanSuspend", "CanHibernate", "CanHybridSleep", "rtcwake -m no -s 60", "Suspend"]
+
+
+@pytest.mark.parametrize(
+    ("target", "duration_s", "clock", "error", "text"),
+    [
+        (9, 60, 0, InvalidArg, "Invalid suspend target"),
+        (NodeSuspendTarget.DISK, 60, 0, ArgumentUnsupported, "Suspend-to-Disk"),
+        (NodeSuspendTarget.MEM, 59, 0, InvalidArg, "Suspend duration is too short"),
+        (NodeSuspendTarget.MEM, 60, 1, OperationFailed, "cannot be set to wake it: no such clock"),
+    ],
+)
+def test_a_host_that_is_not_to_sleep(
+    monkeypatch: pytest.MonkeyPatch, target: int, duration_s: int, clock: int, error: type[VirtError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        sleep(monkeypatch, target, duration_s, clock=clock)
