@@ -257,9 +257,11 @@ def _backend_labels(kind: ChardevType, source: AnyCharSource, label: str | None,
                 yield Label(name, text, remember=rules.remember, optional=True)
         case PathSource(path=str(path)):
             yield Label(path, text, remember=rules.remember)
-        case UnixSource(path=str(path), mode=mode):
-            # Our own listens already, and need not for guests that were adopted; others' go with who made them.
-            yield Label(path, text, remember=False, restore=False, optional=mode is not SocketMode.CONNECT)
+        case UnixSource(path=str(path), mode=SocketMode.CONNECT):
+            yield Label(path, text, remember=rules.remember)
+        case UnixSource(path=str(path)):
+            # Made for this guest: there is nothing to give back.
+            yield Label(path, text, remember=False, restore=False, optional=True)
 
 
 def _boot_files(live: DomainDef) -> Iterator[str]:
