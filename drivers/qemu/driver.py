@@ -14,8 +14,10 @@ from pyvirtd.constants.domain import (
     DomainEventResumedDetailType,
     DomainEventStoppedDetailType,
     DomainJobOperation,
+    DomainPausedReason,
     DomainRunningReason,
     DomainShutoffReason,
+    DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core import schema
@@ -30,7 +32,7 @@ from pyvirtd.core.jobs import Job, LongJob
 from pyvirtd.core.objects import Deferred
 from pyvirtd.core.security import Credentials, Label, labels_of, security_models
 from pyvirtd.core.store import Definitions
-from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, leftovers, process
+from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, dump_auto, events, leftovers, process
 from pyvirtd.drivers.qemu.autoshutdown import Policy
 from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
@@ -244,9 +246,21 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         """The guest powered off to be started again: reset it and let it run."""
         guest = dom.running
         await guest.monitor.execute("system_reset")
-        guest.resuming = (DomainRunningReason.BOOTED, DomainEventResumedDetailType.UNPAUSED)
+        crashed = dom.state is DomainState.CRASHED
+        reason = DomainRunningReason.CRASHED if crashed else DomainRunningReason.BOOTED
+        guest.resuming = (reason, DomainEventResumedDetailType.UNPAUSED)
+        dom.set_state(DomainState.PAUSED, DomainPausedReason.CRASHED if crashed else DomainPausedReason.SHUTTING_DOWN)
         await guest.monitor.execute("cont")
+        events.resumed(self, dom)
         await self.save_status(dom)
+
+    def dump_panicked(self, dom: QemuDomain, *, restart: bool) -> None:
+        """Dump a guest that panicked, in the background, and then start it again or end it."""
+        self.host.tasks.start(dump_auto.after_panic(self, dom, restart=restart), f"dump of {dom.name}")
+
+    def dump_watched(self, dom: QemuDomain) -> None:
+        """Dump a guest whose watchdog barked, in the background, and let it go on."""
+        self.host.tasks.start(dump_auto.after_watchdog(self, dom), f"dump of {dom.name}")
 
     def security_models(self) -> tuple[SecurityModelDescription, ...]:
         return security_models(self.credentials)

@@ -38,6 +38,7 @@ from pyvirtd.drivers.qemu.blocks_threshold import names_of
 from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
 from pyvirtd.drivers.qemu.runtime import AGENT_CHANNEL
 from pyvirtd.model.chardev import ChannelState
+from pyvirtd.model.devices import WatchdogAction
 from pyvirtd.model.features import ClockOffset, LifecycleAction
 
 if TYPE_CHECKING:
@@ -155,9 +156,11 @@ async def _panicked(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
     driver.emit_lifecycle(dom, DomainEventType.CRASHED, DomainEventCrashedDetailType.PANICKED)
     await driver.save_status(dom)
     action = dom.live_def.on_crash
-    if action in (LifecycleAction.RESTART, LifecycleAction.RESTART_RENAME):
+    if action in (LifecycleAction.COREDUMP_DESTROY, LifecycleAction.COREDUMP_RESTART):
+        driver.dump_panicked(dom, restart=action is LifecycleAction.COREDUMP_RESTART)
+    elif action in (LifecycleAction.RESTART, LifecycleAction.RESTART_RENAME):
         driver.host.tasks.start(driver.finish_reboot(dom), f"restart of {dom.name}")
-    elif action in (LifecycleAction.DESTROY, LifecycleAction.COREDUMP_DESTROY):
+    elif action is LifecycleAction.DESTROY:
         driver.end(dom, Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.CRASHED))
 
 
@@ -221,6 +224,8 @@ async def _watchdog(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
     if action is DomainEventWatchdogAction.PAUSE:
         dom.running.pausing = (DomainPausedReason.WATCHDOG, DomainEventSuspendedDetailType.WATCHDOG)
     _emit(driver, events.DomainEventWatchdog(dom, action))
+    if any(watchdog.action is WatchdogAction.DUMP for watchdog in dom.live_def.devices.watchdog):
+        driver.dump_watched(dom)
 
 
 @on("BALLOON_CHANGE")

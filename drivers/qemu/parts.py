@@ -7,6 +7,7 @@ from pyvirtd.drivers.qemu.blocks_threshold import BlockThreshold
 from pyvirtd.drivers.qemu.connect import Connect
 from pyvirtd.drivers.qemu.consoles import Consoles
 from pyvirtd.drivers.qemu.displays import Displays
+from pyvirtd.drivers.qemu.dump_calls import Dumps
 from pyvirtd.drivers.qemu.guest_agent import GuestAgent
 from pyvirtd.drivers.qemu.keys import Keys
 from pyvirtd.drivers.qemu.launch_security import HostSecurity, LaunchSecurity
@@ -30,6 +31,7 @@ PARTS: tuple[type[Part], ...] = (
     Stats,
     Saved,
     RunningJobs,
+    Dumps,
     Perf,
     Blocks,
     BlockThreshold,

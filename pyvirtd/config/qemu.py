@@ -197,14 +197,13 @@ class QemuConfig(Settings):
         "Format of saved guests: raw, or compressed with zstd, lzop, gzip, bzip2 or xz.",
         section="Saved guests, dumps and memory",
     )
-    dump_image_format: str = text("raw", "Format of memory dumps, as above.", effective=False)
+    dump_image_format: str = text("raw", "Format of memory dumps, as above.")
     snapshot_image_format: str = text("raw", "Format of the memory in external snapshots, as above.", effective=False)
     auto_dump_path: str | None = maybe_text(
-        "Directory of the dumps that a domain's watchdog asks for.",
+        "Directory of the dumps of domains that panic, or whose watchdog asks for one.",
         example="/var/lib/libvirt/qemu/dump",
-        effective=False,
     )
-    auto_dump_bypass_cache: bool = flag(False, "Write those dumps past the page cache.", effective=False)
+    auto_dump_bypass_cache: bool = flag(False, "Write those dumps past the page cache.")
     auto_start_bypass_cache: bool = flag(
         False, "Read saved guests past the page cache when domains start with the daemon."
     )

@@ -28,7 +28,8 @@ class Amount:
 class JobStats:
     """One job's figures at a moment. Times are in milliseconds, sizes in bytes; None where nobody knows.
 
-    `details` are further unsigned figures by the names of their parameters, in order.
+    `details` are further unsigned figures by the names of their parameters, in order; `sums` whether there are
+    figures of memory and disks together among the parameters.
     """
 
     operation: DomainJobOperation
@@ -41,6 +42,7 @@ class JobStats:
     disk: Amount | None = None
     details: tuple[tuple[str, int], ...] = ()
     error: str | None = None
+    sums: bool = True
 
     def now(self) -> "JobStats":
         """The figures of a job that runs, as of this moment."""
@@ -81,7 +83,7 @@ class JobStats:
         if self.setup_ms is not None:
             figures.append(("setup_time", self.setup_ms))
         if self.memory is not None:
-            figures += _amount("data", self.data) + _amount("memory", self.memory)
+            figures += [*(_amount("data", self.data) if self.sums else ()), *_amount("memory", self.memory)]
         figures += self.details
         if self.disk is not None:
             figures += _amount("disk", self.disk)

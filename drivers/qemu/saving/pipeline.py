@@ -41,6 +41,7 @@ EXPAND = {
     Format.ZSTD: ("zstd", "-dc", "-q"),
 }
 DIRECT_OUT = ("dd", f"bs={BLOCK}", "iflag=fullblock", "oflag=direct", "status=none")
+RELAY = ("dd", f"bs={BLOCK}", "status=none")
 DIRECT_IN = ("dd", f"bs={BLOCK}", "iflag=direct", "status=none")
 
 
@@ -54,15 +55,21 @@ class Pipeline:
 
     @classmethod
     @contextmanager
-    def writing(cls, file: int, offset: int, format: Format, *, bypass: bool) -> Iterator[Self]:
-        """What QEMU writes comes to stand in a file from `offset`; `file` stays the caller's. Raises VirtError."""
+    def writing(cls, file: int, offset: int, format: Format, *, bypass: bool, relay: bool = False) -> Iterator[Self]:
+        """What QEMU writes comes to stand in a file from `offset`; `file` stays the caller's. Raises VirtError.
+
+        `relay`: there is a program between in any case, so that `kill` makes QEMU's writes fail.
+        """
         with cls._made() as made, ExitStack() as ours:
             programs = [COMPRESS[format]] if format is not Format.RAW else []
             target = file
             if bypass:
                 programs.append(DIRECT_OUT)
                 target = ours.enter_context(_reopened(file, os.O_WRONLY))
-            os.lseek(target, offset, os.SEEK_SET)
+            elif relay and not programs:
+                programs.append(RELAY)
+            if offset:  # a pipe has none
+                os.lseek(target, offset, os.SEEK_SET)
             for argv in reversed(programs):
                 reading, writing = _pipe(ours)
                 made._start(argv, reading.fileno(), target)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pyvirtd.constants.domain import DomainPausedReason, DomainState
 from pyvirtd.core.jobs import LongJob
+from pyvirtd.drivers.qemu import dump
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.saving.managed import remove_image
 from pyvirtd.drivers.qemu.saving.save import resume
@@ -21,7 +22,6 @@ STOPS_THE_GUEST = {LongJob.SAVE.value, LongJob.DUMP.value, LongJob.SNAPSHOT.valu
 # the stop, while its last note said that the guest ran.
 PAUSED_BY_JOB = {
     DomainPausedReason.SAVE,
-    DomainPausedReason.DUMP,
     DomainPausedReason.SNAPSHOT,
     DomainPausedReason.UNKNOWN,
 }
@@ -36,6 +36,9 @@ async def recover(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -> N
         await driver.save_status(dom)
     job = status.job.async_ if status.job is not None else "none"
     if job not in STOPS_THE_GUEST:
+        return
+    if job == LongJob.DUMP.value:  # QEMU may be at it for long
+        driver.host.tasks.start(dump.recover(driver, dom), f"end of a dump of {dom.name}")
         return
     await stop_transfer(dom.monitor)
     if job == LongJob.SAVE.value:
