@@ -68,7 +68,7 @@ class Connect(ConnectPart):
             raise InvalidArg(f"unsupported config type {native_format}")
         driver = self.driver
         definition = DomainDef.parse(domain_xml)
-        caps = await driver.complete(definition, new=False)
+        caps = await driver.complete(definition)
         driver.check(definition, caps)
         paths, privileged = driver.host.paths.qemu, driver.host.privileged
         command = standalone(definition, caps, driver.config, paths, privileged=privileged, host_arch=driver.arch)

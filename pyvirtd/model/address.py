@@ -112,15 +112,32 @@ class SpaprVioAddress(Address, case="spapr-vio"):
     reg: Hex32 | None = attr()
 
 
+CCW_MAX_CSSID, CCW_MAX_SSID, CCW_MAX_DEVNO = 254, 3, 65535
+
+
 class CcwAddress(Address, case="ccw"):
-    cssid: HexShort | None = attr()
-    ssid: HexShort | None = attr()
+    """A device on a channel subsystem: all three numbers or none."""
+
+    cssid: Hex1 | None = attr()
+    ssid: Hex1 | None = attr()
     devno: Hex16 | None = attr()
+
+    def parsed(self, node: Node, view: View) -> None:
+        cssid, ssid, devno = self.cssid, self.ssid, self.devno
+        if cssid is not None and ssid is not None and devno is not None:
+            if cssid > CCW_MAX_CSSID or ssid > CCW_MAX_SSID or devno > CCW_MAX_DEVNO:
+                raise InternalError(
+                    f"Invalid specification for virtio ccw address: cssid='0x{cssid:x}' ssid='0x{ssid:x}' "
+                    f"devno='0x{devno:04x}'",
+                    domain=ErrorDomain.DEVICE,
+                )
+        elif not (cssid is None and ssid is None and devno is None):
+            raise InternalError("Invalid partial specification for virtio ccw address", domain=ErrorDomain.DEVICE)
 
 
 class IsaAddress(Address, case="isa"):
-    iobase: HexShort | None = attr()
-    irq: HexShort | None = attr()
+    iobase: Hex1 | None = attr()
+    irq: Hex1 | None = attr()
 
 
 class VirtioMmioAddress(Address, case="virtio-mmio"):
@@ -128,7 +145,7 @@ class VirtioMmioAddress(Address, case="virtio-mmio"):
 
 
 class DimmAddress(Address, case="dimm"):
-    slot: U32 | None = attr()
+    slot: U32 | None = attr(required=True)
     base: HexShort | None = attr()
 
 

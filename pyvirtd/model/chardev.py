@@ -4,7 +4,7 @@ https://libvirt.org/formatdomain.html#consoles-serial-parallel-channel-devices
 """
 
 from enum import StrEnum
-from typing import Self
+from typing import ClassVar, Self
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.errors import InternalError, VirtError, XmlError
@@ -156,13 +156,15 @@ class CharBackend(Element):
 
     def parsed(self, node: Node, view: View) -> None:
         super().parsed(node, view)
+        if len(node.findall("protocol")) > 1:
+            raise XmlError("only one protocol element is allowed for character device", domain=ErrorDomain.DOMAIN)
+        if self.type != ChardevType.UDP and len(node.findall("source")) > 1:
+            raise XmlError("only one source element is allowed for character device", domain=ErrorDomain.DOMAIN)
         for source in self.source:
             if isinstance(source, TcpSource | UdpSource | UnixSource) and source.mode is None:
                 source.mode = SocketMode.CONNECT
         if self.type == ChardevType.UDP:
             self._settle_udp()
-        elif len(self.source) > 1:
-            raise XmlError("only one source element is allowed for character device", domain=ErrorDomain.DOMAIN)
         if self.type != ChardevType.TCP:
             self.protocol = None
         elif self.protocol is None:
@@ -360,7 +362,7 @@ class BuiltinBackend(Element, tag="backend", by="model", case="builtin"):
     pass
 
 
-class EgdBackend(CharBackend, tag="backend", by="model", case="egd"):
+class EgdBackend(CharBackend, tag="backend", by="model", case="egd", unfolded=True):
     """Random bytes from a character device."""
 
     type: ChardevType = attr(
@@ -382,6 +384,10 @@ class Rng(Device, tag="rng"):
     driver: VirtioDriver | None = child()
     info: DeviceInfo = group()
 
+    def parsed(self, node: Node, view: View) -> None:
+        if len(node.findall("backend")) != 1:
+            raise XmlError("only one RNG backend is supported", domain=ErrorDomain.DOMAIN)
+
 
 class TpmModel(StrEnum):
     TIS = "tpm-tis"
@@ -396,7 +402,7 @@ class TpmVersion(StrEnum):
 
 
 class TpmPassthrough(Element, tag="backend", by="type", case="passthrough"):
-    version: TpmVersion | None = attr()
+    version: ClassVar[TpmVersion | None] = None  # the host's device says it
     device: str | None = via("device", "path")
 
     def parsed(self, node: Node, view: View) -> None:
@@ -434,3 +440,7 @@ class Tpm(Device, tag="tpm"):
     model: TpmModel | None = attr()
     backend: TpmPassthrough | TpmEmulator | TpmExternal | None = child()
     info: DeviceInfo = group()
+
+    def parsed(self, node: Node, view: View) -> None:
+        if len(node.findall("backend")) > 1:
+            raise XmlError("only one TPM backend is supported", domain=ErrorDomain.DOMAIN)

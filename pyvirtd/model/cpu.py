@@ -106,9 +106,16 @@ class MaxPhysAddr(Element, tag="maxphysaddr"):
     bits: Count32 | None = attr(omit=0)
 
 
+_NO_NAME = wrong("Invalid CPU feature name", ErrorDomain.CPU)
+
+
 class CpuFeature(Element, tag="feature"):
     policy: FeaturePolicy = attr(FeaturePolicy.REQUIRE, bad=unsupported("Invalid CPU feature policy", ErrorDomain.CPU))
-    name: str = attr("", required=wrong("Invalid CPU feature name", ErrorDomain.CPU))
+    name: str = attr("", required=_NO_NAME)
+
+    def parsed(self, node: Node, view: View) -> None:
+        if not self.name:
+            raise _NO_NAME("")
 
 
 class NumaSibling(Element, tag="sibling"):
@@ -143,6 +150,10 @@ class NumaCell(Element, tag="cell"):
     discard: YesNo | None = attr()
     distances: list[NumaSibling] = children(wrap="distances")
     cache: list[NumaCache] = children()
+
+    def parsed(self, node: Node, view: View) -> None:
+        if node.find("distances") is not None and not self.distances:
+            raise XmlError("NUMA distances defined without siblings", domain=ErrorDomain.DOMAIN)
 
 
 class NumaLatency(Element, tag="latency"):
@@ -543,11 +554,16 @@ _bad_idmap = wrong("invalid idmap start/target/count settings")
 
 
 class IdMap(Element):
-    start: U32 = attr(0, bad=_bad_idmap)
-    target: U32 = attr(0, bad=_bad_idmap)
-    count: U32 = attr(0, bad=_bad_idmap)
+    start: U32 = attr(0, required=_bad_idmap, bad=_bad_idmap)
+    target: U32 = attr(0, required=_bad_idmap, bad=_bad_idmap)
+    count: U32 = attr(0, required=_bad_idmap, bad=_bad_idmap)
 
 
 class Idmap(Element, tag="idmap"):
     uid: list[IdMap] = children(name="uid")
     gid: list[IdMap] = children(name="gid")
+
+    def parsed(self, node: Node, view: View) -> None:
+        for ids in (self.uid, self.gid):
+            if ids and not any(one.start == 0 for one in ids):
+                raise ConfigUnsupported("You must map the root user of container", domain=ErrorDomain.DOMAIN)

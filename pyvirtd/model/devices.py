@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Self
 
 from pyvirtd.constants.error import ErrorDomain
-from pyvirtd.errors import ConfigUnsupported
+from pyvirtd.errors import ConfigUnsupported, XmlError
 from pyvirtd.model.address import Device, DeviceInfo, VirtioDriver, VirtioOptions
 from pyvirtd.model.chardev import (
     Channel,
@@ -30,7 +30,7 @@ from pyvirtd.model.refusals import internal, wrong
 from pyvirtd.model.storage import StorageFormat
 from pyvirtd.model.words import MemoryAccess, VirtioModel
 from pyvirtd.xml.document import Node
-from pyvirtd.xml.element import LIVE, Element, View, attr, child, children, flag, group, text, via
+from pyvirtd.xml.element import LIVE, Element, View, attr, child, children, flag, group, parent_says, says, text, via
 from pyvirtd.xml.types import I32, U32, U64, Count32, CpuSet, HexPort, Octal, OnOff, Uuid, YesNo, scale
 
 
@@ -154,17 +154,25 @@ class Controller(Device, tag="controller"):
     type: ControllerType = attr(ControllerType.IDE)
     index: Count32 | None = attr()
     model: ControllerModel | None = attr(bad="Unknown model type '{}'")
-    ports: I32 | None = attr()
-    vectors: I32 | None = attr()
-    max_grant_frames: I32 | None = attr(name="maxGrantFrames")
-    max_event_channels: I32 | None = attr(name="maxEventChannels")
-    pci_model: PciControllerName | None = via("model", "name")
-    target: PciTarget | None = child()
+    ports: Count32 | None = attr()
+    vectors: Count32 | None = attr(when=says("type", "virtio-serial"))
+    max_grant_frames: Count32 | None = attr(name="maxGrantFrames", when=says("type", "xenbus"))
+    max_event_channels: Count32 | None = attr(name="maxEventChannels", when=says("type", "xenbus"))
+    pci_model: PciControllerName | None = via("model", "name", when=says("type", "pci"))
+    target: PciTarget | None = child(when=says("type", "pci"))
     driver: ControllerDriver | None = child()
-    pcihole64_kib: U64 | None = text(name="pcihole64", unit="KiB")
+    pcihole64_kib: U64 | None = text(name="pcihole64", unit="KiB", when=says("type", "pci"))
     info: DeviceInfo = group()
 
     def parsed(self, node: Node, view: View) -> None:
+        if self.type not in (ControllerType.VIRTIO_SERIAL, ControllerType.USB):
+            self.ports = None
+        if self.type is ControllerType.PCI:
+            for tag in ("model", "target"):
+                if len(node.findall(tag)) > 1:
+                    raise XmlError(
+                        f"Multiple <{tag}> elements in controller definition not allowed", domain=ErrorDomain.DOMAIN
+                    )
         if self.model is not None and self.model not in MODELS.get(self.type, frozenset()):
             raise ConfigUnsupported(f"Unknown model type '{self.model}'", domain=ErrorDomain.DOMAIN)
 
@@ -222,7 +230,9 @@ class FilesystemDriver(Element, tag="driver"):
     type: FilesystemDriverType | None = attr(ignore=("default",))
     format_: StorageFormat | None = attr(bad="unknown driver format value '{}'")
     wrpolicy: WrPolicy | None = attr(ignore=("default",))
-    queue: U64 | None = attr(omit=0, bad=wrong("cannot parse queue size '{}' for virtiofs"))
+    queue: U64 | None = attr(
+        omit=0, when=says("type", "virtiofs"), bad=wrong("cannot parse queue size '{}' for virtiofs")
+    )
     virtio: VirtioOptions = group()
 
     def parsed(self, node: Node, view: View) -> None:
@@ -254,18 +264,31 @@ class FilesystemBinary(Element, tag="binary"):
     thread_pool: I32 | None = via("thread_pool", "size", bad=wrong("cannot parse thread pool size '{}' for virtiofs"))
 
 
+def _of_mount(node: Node) -> bool:
+    parent = node.getparent()
+    return parent is None or parent.get("type", "mount") in ("mount", "bind")
+
+
+def _of_folder(node: Node) -> bool:
+    """A socket says that somebody else serves the folder."""
+    return _of_mount(node) and node.get("socket") is None
+
+
+_of_ram = parent_says("type", "ram")
+
+
 class FilesystemSource(Element, tag="source"):
     """Which attribute counts depends on the filesystem's type."""
 
-    dir: str | None = attr()
-    socket: str | None = attr()
-    dev: str | None = attr()
-    file: str | None = attr()
-    name: str | None = attr()
-    usage: U64 | None = attr(bad=wrong("cannot parse usage '{}' for RAM filesystem"))
-    units: str | None = attr()
-    pool: str | None = attr()
-    volume: str | None = attr()
+    dir: str | None = attr(when=_of_folder)
+    socket: str | None = attr(when=_of_mount)
+    dev: str | None = attr(when=parent_says("type", "block"))
+    file: str | None = attr(when=parent_says("type", "file"))
+    name: str | None = attr(when=parent_says("type", "template"))
+    usage: U64 | None = attr(when=_of_ram, bad=wrong("cannot parse usage '{}' for RAM filesystem"))
+    units: str | None = attr(when=_of_ram)
+    pool: str | None = attr(when=parent_says("type", "volume"))
+    volume: str | None = attr(when=parent_says("type", "volume"))
 
     def parsed(self, node: Node, view: View) -> None:
         """The size of a RAM filesystem, in KiB."""

@@ -10,7 +10,7 @@ from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.errors import InternalError, XmlError
 from pyvirtd.model.refusals import internal, wrong
 from pyvirtd.xml.document import Node
-from pyvirtd.xml.element import Element, View, attr, child, children, content, flag, text, via
+from pyvirtd.xml.element import Element, View, attr, child, children, content, flag, says, text, via
 from pyvirtd.xml.types import I64, U32, U64, Hex16, OnOff, YesNo, pretty_size, scale
 
 
@@ -70,7 +70,7 @@ class XenPassthroughMode(StrEnum):
 
 class Spinlocks(Element, tag="spinlocks"):
     state: OnOff | None = attr(required=True)
-    retries: U32 | None = attr()
+    retries: U32 | None = attr(when=says("state", "on"))
 
     def parsed(self, node: Node, view: View) -> None:
         if self.state and self.retries is None:

@@ -6,7 +6,7 @@ https://libvirt.org/formatdomain.html#host-device-assignment
 from enum import StrEnum
 
 from pyvirtd.constants.error import ErrorDomain
-from pyvirtd.errors import XmlError
+from pyvirtd.errors import ConfigUnsupported, XmlError
 from pyvirtd.model.address import Device, DeviceInfo, PciNumbers
 from pyvirtd.model.disk import SgIo
 from pyvirtd.model.net import Ip, Route, Teaming, UsbId
@@ -14,7 +14,7 @@ from pyvirtd.model.refusals import internal, unsupported, wrong
 from pyvirtd.model.storage import Auth, Initiator, NetworkHost
 from pyvirtd.model.words import StartupPolicy
 from pyvirtd.xml.document import Node
-from pyvirtd.xml.element import LIVE, Element, View, attr, child, children, flag, group, text, via
+from pyvirtd.xml.element import LIVE, Element, View, attr, child, children, flag, group, says, text, via
 from pyvirtd.xml.types import U32, U64, OnOff, UpperHex8, UpperHex16, UsbVersion, Uuid, YesNo, YesOrNot
 
 
@@ -85,7 +85,6 @@ class MdevAddress(Element, tag="address"):
 
 
 class PciHostdevSource(Element, tag="source", case="pci"):
-    startup_policy: StartupPolicy | None = attr(name="startupPolicy")
     write_filtering: YesNo | None = attr(name="writeFiltering")
     address: PciHostAddress | None = child()
 
@@ -99,14 +98,17 @@ class UsbHostdevSource(Element, tag="source", case="usb"):
     address: UsbHostAddress | None = child()
 
 
+_ISCSI, _LOCAL = says("protocol", "iscsi"), says("protocol", "adapter", default="adapter")
+
+
 class ScsiHostdevSource(Element, tag="source", case="scsi"):
     protocol: ScsiProtocol | None = attr(bad="Unknown SCSI subsystem protocol '{}'")
-    name: str | None = attr()
-    adapter: str | None = via("adapter", "name")
-    address: ScsiHostAddress | None = child()
-    host: list[NetworkHost] = children()
-    auth: Auth | None = child()
-    initiator: Initiator | None = child()
+    name: str | None = attr(when=_ISCSI)
+    adapter: str | None = via("adapter", "name", when=_LOCAL)
+    address: ScsiHostAddress | None = child(when=_LOCAL)
+    host: list[NetworkHost] = children(when=_ISCSI)
+    auth: Auth | None = child(when=_ISCSI)
+    initiator: Initiator | None = child(when=_ISCSI)
 
 
 class ScsiHostProtocol(StrEnum):
@@ -169,6 +171,12 @@ class Hostdev(Device, tag="hostdev"):
     def parsed(self, node: Node, view: View) -> None:
         if self.mode == HostdevMode.SUBSYSTEM and self.managed is None:
             self.managed = False
+        source = node.find("source")
+        if self.mode == HostdevMode.SUBSYSTEM and self.type != HostdevType.USB and source is not None:
+            if source.get("startupPolicy") is not None:
+                raise ConfigUnsupported(
+                    "Setting startupPolicy is only allowed for USB devices", domain=ErrorDomain.DOMAIN
+                )
         if self.type == HostdevType.MDEV and self.model is None:
             raise XmlError("Missing required attribute 'model' in element 'hostdev'", domain=ErrorDomain.XML)
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Self
 from uuid import uuid4
 
 from pyvirtd.constants.error import ErrorDomain
-from pyvirtd.errors import XmlError
+from pyvirtd.errors import XmlDetail, XmlError
 from pyvirtd.model.address import Device, DeviceInfo, PciNumbers, VirtioOptions
 from pyvirtd.model.refusals import Refusal, argument, detail, unsupported, wrong
 from pyvirtd.model.storage import Reconnect, UnixType
 from pyvirtd.model.words import ConnectMode
 from pyvirtd.xml.document import Node
-from pyvirtd.xml.element import LIVE, STATUS, Element, View, again, attr, child, children, group, text, via
+from pyvirtd.xml.element import LIVE, STATUS, Element, View, again, attr, child, children, group, parent_says, text, via
 from pyvirtd.xml.types import (
     I32,
     I64,
@@ -130,6 +130,9 @@ def _family(word: str) -> AddressFamily | None:
 LenientFamily = Annotated[AddressFamily | None, Codec("address family", _family, str)]
 
 
+PREFIX_MAX = {AddressFamily.IPV4: 32, AddressFamily.IPV6: 128}
+
+
 class Ip(Element, tag="ip"):
     """An address; its family follows from it."""
 
@@ -142,6 +145,8 @@ class Ip(Element, tag="ip"):
         if self.address is None:
             raise XmlError("Missing required address in <ip>", domain=ErrorDomain.DOMAIN)
         self.family = AddressFamily.IPV6 if ":" in self.address else AddressFamily.IPV4
+        if (self.prefix or 0) > PREFIX_MAX[self.family]:
+            raise XmlError(f"Invalid prefix value '{self.prefix}' in <ip>", domain=ErrorDomain.DOMAIN)
 
 
 class Route(Element, tag="route"):
@@ -231,10 +236,20 @@ class SocketLocal(Element, tag="local"):
     port: I32 | None = attr(required=True)
 
 
+_of_udp = parent_says("type", "udp")
+
+
 class SocketSource(Element, tag="source", case=("server", "client", "mcast", "udp")):
     address: str | None = attr()
     port: I32 | None = attr(required=True)
-    local: SocketLocal | None = child()
+    local: SocketLocal | None = child(when=_of_udp)
+
+    def parsed(self, node: Node, view: View) -> None:
+        parent = node.getparent()
+        if self.address is None and parent is not None and parent.get("type") != "server":
+            raise XmlError("Missing required attribute 'address' in element 'source'", domain=ErrorDomain.XML)
+        if self.local is None and node.getparent() is not None and _of_udp(node):
+            raise XmlError("'<local>' element missing for 'udp' socket interface", domain=ErrorDomain.DOMAIN)
 
 
 class HostdevNetSource(Element, tag="source", case="hostdev"):
@@ -273,6 +288,15 @@ class VirtualportParameters(Element, tag="parameters"):
     profileid: str | None = attr()
 
 
+# Parameters that a type has; other types refuse them.
+_PARAMETERS = {
+    VirtualportType.QBG: ("managerid", "typeid", "typeidversion", "instanceid"),
+    VirtualportType.QBH: ("profileid",),
+    VirtualportType.OPENVSWITCH: ("interfaceid", "profileid"),
+    VirtualportType.MIDONET: ("interfaceid",),
+}
+
+
 class Virtualport(Element, tag="virtualport"):
     type: VirtualportType | None = attr(bad=unsupported("unknown virtualport type {}", ErrorDomain.NONE))
     parameters: VirtualportParameters | None = child()
@@ -281,6 +305,11 @@ class Virtualport(Element, tag="virtualport"):
         """Ids that the switch needs are made up when they are not given."""
         if view & LIVE:
             return
+        allowed = _PARAMETERS.get(self.type) if self.type is not None else None
+        for name in ("managerid", "typeid", "typeidversion", "instanceid", "profileid", "interfaceid"):
+            given = self.parameters is not None and getattr(self.parameters, name) is not None
+            if allowed is not None and given and name not in allowed:
+                raise XmlError(f"extra {name} unsupported in <virtualport type='{self.type}'>", domain=ErrorDomain.NET)
         wants_instance = self.type in (None, VirtualportType.QBG)
         wants_interface = self.type in (None, VirtualportType.OPENVSWITCH)
         if wants_instance or wants_interface:
@@ -306,6 +335,11 @@ class Bandwidth(Element, tag="bandwidth"):
     class_id: U32 | None = attr(name="classID", omit=0)
     inbound: BandwidthRate | None = child(name="inbound")
     outbound: BandwidthRate | None = child(name="outbound")
+
+    def parsed(self, node: Node, view: View) -> None:
+        for name in ("inbound", "outbound"):
+            if len(node.findall(name)) > 1:
+                raise XmlDetail(f"Only one child <{name}> element allowed", domain=ErrorDomain.NONE)
 
 
 class VlanTag(Element, tag="tag"):
@@ -464,6 +498,13 @@ class Actual(Element, tag="actual"):
     isolated: YesNo | None = via("port", "isolated")
 
 
+def _has_driver(node: Node) -> bool:
+    """Only virtio cards and passed-through ones have settings of a driver."""
+    model = node.find("model")
+    word = model.get("type", "") if model is not None else ""
+    return node.get("type") == "hostdev" or word.startswith("virtio") or model is None
+
+
 class Interface(Device, tag="interface"):
     type: InterfaceType = attr(InterfaceType.USER)
     managed: YesOrNot = attr(False, omit=False)
@@ -498,7 +539,7 @@ class Interface(Device, tag="interface"):
     target: InterfaceTarget | None = child()
     guest: InterfaceGuest | None = child()
     model: str | None = via("model", "type")
-    driver: InterfaceDriver | None = child(show=lambda iface: iface.type != InterfaceType.HOSTDEV)
+    driver: InterfaceDriver | None = child(when=_has_driver, show=lambda iface: iface.type != InterfaceType.HOSTDEV)
     backend: InterfaceBackend | None = child()
     filterref: Filterref | None = child()
     tune: InterfaceTune | None = child()

@@ -5,10 +5,12 @@ https://libvirt.org/formatdomain.html#operating-system-booting
 
 from enum import StrEnum
 
+from pyvirtd.constants.error import ErrorDomain
+from pyvirtd.errors import InternalError
 from pyvirtd.model.refusals import wrong
 from pyvirtd.model.storage import NvramSource, StorageType
 from pyvirtd.xml.document import Node
-from pyvirtd.xml.element import Element, View, attr, child, children, content, text, via
+from pyvirtd.xml.element import Element, View, attr, child, children, content, says, text, via
 from pyvirtd.xml.types import I32, U32, LenientYesNo, YesNo
 
 
@@ -73,6 +75,10 @@ class Nvram(Element, tag="nvram"):
     path: str | None = content()
     source: NvramSource | None = child(switch="^type")
 
+    def parsed(self, node: Node, view: View) -> None:
+        if self.type is not None and self.source is None:
+            raise InternalError(f"<nvram type='{self.type}'> has no source", domain=ErrorDomain.DOMAIN)
+
 
 class InitEnv(Element, tag="initenv"):
     name: str | None = attr(required=True)
@@ -92,7 +98,7 @@ class AcpiTable(Element, tag="table"):
 
 class BootMenu(Element, tag="bootmenu"):
     enable: YesNo | None = attr()
-    timeout: U32 | None = attr()
+    timeout: U32 | None = attr(when=says("enable", "yes"))
 
     def parsed(self, node: Node, view: View) -> None:
         if not self.enable:

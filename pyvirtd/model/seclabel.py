@@ -51,11 +51,11 @@ def check_labels(labels: Sequence["Seclabel | DeviceSeclabel"]) -> None:
     """Several labels must each name a model of its own. Raises XmlError and XmlDetail."""
     models: set[str | None] = set()
     for label in labels:
-        if label.model is None and isinstance(label, Seclabel) and len(labels) > 1:
-            raise XmlError("missing security model when using multiple labels", domain=ErrorDomain.DOMAIN)
         if label.model is not None and label.model in models:
             raise XmlDetail(f"seclabel for model {label.model} is already provided", domain=ErrorDomain.DOMAIN)
         models.add(label.model)
+    if len(labels) > 1 and any(label.model is None and isinstance(label, Seclabel) for label in labels):
+        raise XmlError("missing security model when using multiple labels", domain=ErrorDomain.DOMAIN)
 
 
 class DeviceSeclabel(Element, tag="seclabel"):

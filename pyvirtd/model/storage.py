@@ -8,11 +8,11 @@ from enum import StrEnum
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.errors import XmlError
 from pyvirtd.model.address import PciNumbers
-from pyvirtd.model.refusals import argument, unsupported, wrong
-from pyvirtd.model.seclabel import DeviceSeclabel, check_labels
+from pyvirtd.model.refusals import Refusal, argument, unsupported, wrong
+from pyvirtd.model.seclabel import DeviceSeclabel
 from pyvirtd.model.words import ConnectMode, StartupPolicy
 from pyvirtd.xml.document import Node
-from pyvirtd.xml.element import LIVE, STATUS, Element, View, attr, child, children, content, group, text, via
+from pyvirtd.xml.element import LIVE, STATUS, Element, View, attr, child, children, content, group, says, text, via
 from pyvirtd.xml.types import U32, U64, Uuid, YesNo
 
 
@@ -96,9 +96,18 @@ class AuthSecret(Element, tag="secret"):
         _check_secret(self.uuid, self.usage)
 
 
+_NO_USER = wrong("missing username for auth", ErrorDomain.STORAGE)
+
+
 class Auth(Element, tag="auth"):
-    username: str | None = attr(required=wrong("missing username for auth", ErrorDomain.STORAGE))
+    username: str | None = attr(required=_NO_USER)
     secret: AuthSecret | None = child()
+
+    def parsed(self, node: Node, view: View) -> None:
+        if not self.username:
+            raise _NO_USER("")
+        if self.secret is None:
+            raise XmlError("Missing <secret> element in auth", domain=ErrorDomain.STORAGE)
 
 
 class EncryptionFormat(StrEnum):
@@ -130,15 +139,21 @@ class EncryptionSecret(Element, tag="secret"):
         _check_secret(self.uuid, self.usage)
 
 
+def _cipher_lacks(name: str) -> Refusal:
+    return wrong(f"cipher info missing '{name}' attribute", ErrorDomain.STORAGE)
+
+
 class EncryptionCipher(Element, tag="cipher"):
-    name: str | None = attr()
-    size: U32 | None = attr()
+    name: str | None = attr(required=_cipher_lacks("name"))
+    size: U32 | None = attr(
+        required=_cipher_lacks("size"), bad=wrong("cannot parse cipher size: '{}'", ErrorDomain.STORAGE)
+    )
     mode: str | None = attr()
     hash: str | None = attr()
 
 
 class EncryptionIvgen(Element, tag="ivgen"):
-    name: str | None = attr()
+    name: str | None = attr(required=wrong("missing ivgen info name string", ErrorDomain.STORAGE))
     hash: str | None = attr()
 
 
@@ -151,6 +166,10 @@ class Encryption(Element, tag="encryption"):
     secret: list[EncryptionSecret] = children()
     cipher: EncryptionCipher | None = child()
     ivgen: EncryptionIvgen | None = child()
+
+    def parsed(self, node: Node, view: View) -> None:
+        if self.cipher is None and node.find("ivgen") is not None:
+            raise XmlError("ivgen element found, but cipher is missing", domain=ErrorDomain.STORAGE)
 
 
 class Slice(Element, tag="slice"):
@@ -208,11 +227,19 @@ class NetworkHost(Element, tag="host"):
         if self.transport == HostTransport.UNIX:
             if self.socket is None:
                 raise XmlError("missing socket for unix transport", domain=ErrorDomain.DOMAIN)
+            self.name = self.port = None
             return
+        if self.socket is not None:
+            raise XmlError(
+                f"transport '{self.transport or '(null)'}' does not support socket attribute", domain=ErrorDomain.DOMAIN
+            )
         if self.name is None:
             raise XmlError("missing name for host", domain=ErrorDomain.DOMAIN)
         if self.transport == HostTransport.TCP:
             self.transport = None
+
+
+_COOKIE_BREAKS = frozenset('",; \\')  # RFC 6265 4.1.1
 
 
 class Cookie(Element, tag="cookie"):
@@ -220,6 +247,11 @@ class Cookie(Element, tag="cookie"):
     value: str | None = content()
 
     def parsed(self, node: Node, view: View) -> None:
+        bare = self.value or ""
+        if len(bare) > 1 and bare[0] == bare[-1] == '"':
+            bare = bare[1:-1]
+        if set(bare) & _COOKIE_BREAKS:
+            raise XmlError(f"value of cookie '{self.name}' contains invalid characters", domain=ErrorDomain.STORAGE)
         if not self.value:
             raise XmlError(f"missing value for cookie '{self.name}'", domain=ErrorDomain.DOMAIN)
 
@@ -235,7 +267,6 @@ class SourceCommon(Element):
     private_data: "SourcePrivateData | None" = child(view=STATUS)
 
     def parsed(self, node: Node, view: View) -> None:
-        check_labels(self.seclabel)
         self.slices = [one for one in self.slices if one.type == "storage"][:1]
 
 
@@ -296,10 +327,13 @@ DEFAULT_PORTS = {
 }
 
 
+_HTTP = says("protocol", "http", "https")
+
+
 class NetworkSource(Source, case="network"):
     protocol: StorageProtocol | None = attr(required=True)
     name: str | None = attr()
-    query: str | None = attr()
+    query: str | None = attr(when=_HTTP)
     tls: YesNo | None = attr()
     tls_hostname: str | None = attr(name="tlsHostname")
     startup_policy: StartupPolicy | None = attr(name="startupPolicy")
@@ -309,10 +343,10 @@ class NetworkSource(Source, case="network"):
     config: str | None = via("config", "file")
     initiator: "Initiator | None" = child()
     ssl_verify: YesNo | None = via("ssl", "verify")
-    cookies: list[Cookie] = children(wrap="cookies")
-    readahead: U64 | None = via("readahead", "size", bad=wrong("invalid readahead size or timeout"))
-    timeout: U64 | None = via("timeout", "seconds", bad=wrong("invalid readahead size or timeout"))
-    identity: "NfsIdentity | None" = child()
+    cookies: list[Cookie] = children(wrap="cookies", when=_HTTP)
+    readahead: U64 | None = via("readahead", "size", omit=0, bad=wrong("invalid readahead size or timeout"))
+    timeout: U64 | None = via("timeout", "seconds", omit=0, bad=wrong("invalid readahead size or timeout"))
+    identity: "NfsIdentity | None" = child(when=says("protocol", "nfs"))
     common: SourceCommon = group()
 
     def parsed(self, node: Node, view: View) -> None:
@@ -322,6 +356,7 @@ class NetworkSource(Source, case="network"):
         for host in self.host:
             if host.port is None and host.transport is None:
                 host.port = DEFAULT_PORTS.get(self.protocol) if self.protocol else None
+        self.name = self.name or None
         if self.name is None and self.protocol != StorageProtocol.NBD:
             raise XmlError("missing name for disk source", domain=ErrorDomain.DOMAIN)
         if self.protocol in (StorageProtocol.RBD, StorageProtocol.GLUSTER) and self.name is not None:
@@ -433,6 +468,11 @@ class BackingStore(Element, tag="backingStore", empty=True):
     def parsed(self, node: Node, view: View) -> None:
         if self.type is None:
             self.index = self.format_ = self.source = self.backing_store = None
+            return
+        if self.format_ is None:
+            raise XmlError("missing disk backing store format", domain=ErrorDomain.DOMAIN)
+        if self.source is None:
+            raise XmlError("missing disk backing store source", domain=ErrorDomain.DOMAIN)
 
 
 class MirrorJob(StrEnum):

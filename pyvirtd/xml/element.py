@@ -50,6 +50,7 @@ class Field:
         self.secure: bool = options.pop("secure", False)
         self.keep: Callable[[Any], bool] | None = options.pop("keep", None)
         self.show: Callable[[Any], bool] | None = options.pop("show", None)
+        self.when: Callable[[Node], bool] | None = options.pop("when", None)
         self.omit: Any = options.pop("omit", None)
         self.bare: Any = options.pop("bare", None)
         self.ignore: tuple[str, ...] = options.pop("ignore", ())
@@ -72,6 +73,7 @@ def attr(
     secure: bool = False,
     keep: Callable[[Any], bool] | None = None,
     show: Callable[[Any], bool] | None = None,
+    when: Callable[[Node], bool] | None = None,
     omit: Any = None,
     ignore: tuple[str, ...] = (),
     bad: str | Callable[[str], VirtError] = "",
@@ -80,14 +82,15 @@ def attr(
     """An attribute.
 
     view: exists in that view only, or also elsewhere when `keep(value)` says so. secure: printed in the SECURE view
-    only. show: printed only if `show(owner)`. omit: this value is not printed. ignore: words that mean "absent".
+    only. show: printed only if `show(owner)`. when: read only if `when(the owner's XML element)`, elsewhere not even
+    checked. omit: this value is not printed. ignore: words that mean "absent".
     bad: libvirt's own sentence for a word it does not know ("{}" is the word).
     required: absence is an error, the usual one or what this function gives. unit: the number is scaled into this
     unit; the unit itself stands in a sibling attribute `unit`.
     """
     return Field(
         "attr", default=default, name=name, required=required, view=view, secure=secure, keep=keep, show=show,
-        omit=omit, ignore=ignore, bad=bad, unit=unit,
+        when=when, omit=omit, ignore=ignore, bad=bad, unit=unit,
     )  # fmt: skip
 
 
@@ -102,6 +105,7 @@ def text(
     name: str = "",
     view: View = INACTIVE,
     show: Callable[[Any], bool] | None = None,
+    when: Callable[[Node], bool] | None = None,
     omit: Any = None,
     unit: str = "",
     assume: str = "",
@@ -114,8 +118,8 @@ def text(
     that names none, where that is not `unit`; such a size is rounded down.
     """
     return Field(
-        "text", default=default, name=name, view=view, show=show, omit=omit, unit=unit, assume=assume, where=where,
-        bad=bad,
+        "text", default=default, name=name, view=view, show=show, when=when, omit=omit, unit=unit, assume=assume,
+        where=where, bad=bad,
     )  # fmt: skip
 
 
@@ -132,6 +136,7 @@ def via(
     view: View = INACTIVE,
     keep: Callable[[Any], bool] | None = None,
     show: Callable[[Any], bool] | None = None,
+    when: Callable[[Node], bool] | None = None,
     omit: Any = None,
     ignore: tuple[str, ...] = (),
     required: bool | Callable[[str], VirtError] = False,
@@ -144,8 +149,8 @@ def via(
     bare: the value when the child is there without the attribute.
     """
     return Field(
-        "via", inside=inside, name=name, default=default, view=view, keep=keep, show=show, omit=omit, ignore=ignore,
-        required=required, bare=bare, bad=bad, unit=unit,
+        "via", inside=inside, name=name, default=default, view=view, keep=keep, show=show, when=when, omit=omit,
+        ignore=ignore, required=required, bare=bare, bad=bad, unit=unit,
     )  # fmt: skip
 
 
@@ -155,6 +160,7 @@ def child(
     switch: str = "",
     view: View = INACTIVE,
     show: Callable[[Any], bool] | None = None,
+    when: Callable[[Node], bool] | None = None,
     empty: bool | None = None,
     required: bool | Callable[[str], VirtError] = False,
     bad: str | Callable[[str], VirtError] = "",
@@ -165,7 +171,7 @@ def child(
     required: the error where the child is there without the attribute that picks its class.
     """
     return Field(
-        "child", name=name, switch=switch, view=view, show=show, empty=empty, required=required, bad=bad
+        "child", name=name, switch=switch, view=view, show=show, when=when, empty=empty, required=required, bad=bad
     )  # fmt: skip
 
 
@@ -176,11 +182,29 @@ def children(
     wrap: str = "",
     view: View = INACTIVE,
     show: Callable[[Any], bool] | None = None,
+    when: Callable[[Node], bool] | None = None,
     empty: bool | None = None,
     bad: str | Callable[[str], VirtError] = "",
 ) -> Any:
     """Every child element of that name, in order: elements, or the texts of elements. wrap: they stand inside one."""
-    return Field("children", name=name, switch=switch, wrap=wrap, view=view, show=show, empty=empty, bad=bad)
+    return Field(
+        "children", name=name, switch=switch, wrap=wrap, view=view, show=show, when=when, empty=empty, bad=bad
+    )  # fmt: skip
+
+
+def says(name: str, *words: str, default: str = "") -> Callable[[Node], bool]:
+    """For `when`: the element's own attribute is one of these words; `default` stands for its absence."""
+    return lambda node: node.get(name, default) in words
+
+
+def parent_says(name: str, *words: str) -> Callable[[Node], bool]:
+    """For `when`: the same of the element around."""
+
+    def test(node: Node) -> bool:
+        parent = node.getparent()
+        return parent is None or parent.get(name) in words
+
+    return test
 
 
 def again(name: str, *, show: Callable[[Any], bool]) -> Any:

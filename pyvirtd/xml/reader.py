@@ -117,7 +117,7 @@ class _Tables:
             else:
                 names, reader = self._child(slot)
                 for name in names:
-                    self._add(clark(name), _in_view(slot.field, reader))
+                    self._add(clark(name), _if_wanted(slot.field, _in_view(slot.field, reader)))
 
     def index(self, group: str) -> int:
         """Position of a group's dict in `into`."""
@@ -125,7 +125,7 @@ class _Tables:
 
     def _attribute(self, slot: Slot) -> None:
         field, name = slot.field, clark(xml_name(slot.field))
-        special = bool(field.view or field.unit)
+        special = bool(field.view or field.unit or field.when)
         where = self.index(slot.group)
         self.attributes[name] = Attribute(where, field.attribute, _converter(slot), special, slot)
         if field.required:
@@ -208,6 +208,8 @@ def _special(node: Node, value: str, found: Attribute, into: Into, view: int) ->
     field = found.slot.field
     if field.view and not view & field.view and field.keep is None:
         return
+    if field.when is not None and not field.when(node):
+        return
     parsed = _sized(node, value, found.slot) if field.unit else found.parse(value)
     if not field.view or view & field.view or (field.keep is not None and field.keep(parsed)):
         into[found.where][found.key] = parsed
@@ -235,6 +237,19 @@ def _in_view(field: Field, reader: ChildReader) -> ChildReader:
 
     def only(node: Node, into: Into, view: int) -> None:
         if view & wanted:
+            reader(node, into, view)
+
+    return only
+
+
+def _if_wanted(field: Field, reader: ChildReader) -> ChildReader:
+    when = field.when
+    if when is None:
+        return reader
+
+    def only(node: Node, into: Into, view: int) -> None:
+        owner = node.getparent()
+        if owner is None or when(owner):
             reader(node, into, view)
 
     return only

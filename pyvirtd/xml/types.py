@@ -112,7 +112,16 @@ _I32 = _ranged("integer", -(1 << 31), (1 << 31) - 1, "Expected integer value")
 _STRING = Codec("text", lambda word: word, lambda value: value, escape=True)
 
 I32 = Annotated[int, _I32]
-Count32 = Annotated[int, _ranged("count", 0, (1 << 31) - 1, "Expected integer value")]
+
+
+def _count(word: str) -> int:
+    value = integer(word, -(1 << 31), (1 << 31) - 1)
+    if value < 0:
+        raise ScalarError(f"'{word}'. Expected non-negative value")
+    return value
+
+
+Count32 = Annotated[int, Codec("count", _count, str, "Expected integer value")]
 I64 = Annotated[int, _ranged("64-bit integer", -(1 << 63), (1 << 63) - 1, "Expected long long integer value")]
 U8 = Annotated[int, _ranged("8-bit unsigned", 0, (1 << 8) - 1, _UNSIGNED)]
 U16 = Annotated[int, _ranged("16-bit unsigned", 0, (1 << 16) - 1, _UNSIGNED)]

@@ -368,7 +368,9 @@ def test_passwords_are_printed_in_the_secure_view_only() -> None:
     graphics = vnc("passwd='p' passwdValidTo='2030-01-01T00:00:00' connected='keep'")
     assert "passwd" not in graphics.format()
     assert "passwd='p' passwdValidTo='2030-01-01T00:00:00' connected='keep'" in printed(graphics)
-    assert "cannot parse password validity time 'soon'" in refusal("<graphics type='vnc' passwdValidTo='soon'/>")
+    assert "cannot parse password validity time 'soon'" in refusal(
+        "<graphics type='vnc' passwd='p' passwdValidTo='soon'/>"
+    )
 
 
 # Interfaces and host devices

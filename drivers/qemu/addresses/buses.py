@@ -163,6 +163,11 @@ def assign_spapr_vio(scope: Scope) -> None:
     for device, first in _spapr_devices(devices):
         address = device.info.address
         if isinstance(address, SpaprVioAddress) and address.reg is not None:
+            if address.reg > 0xFFFFFFFF:
+                raise ConfigUnsupported(
+                    f"spapr-vio reg='0x{address.reg}' exceeds maximum possible value (0xffffffff)",
+                    domain=ErrorDomain.QEMU,
+                )
             if address.reg in taken:
                 raise XmlError(f"spapr-vio address {address.reg:#x} already in use", domain=ErrorDomain.QEMU)
             taken.add(address.reg)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.addresses.order import walk
-from pyvirtd.drivers.qemu.addresses.pci_bus import Bus, Connect, Connects, Topology, describe, no_bus_for
+from pyvirtd.drivers.qemu.addresses.pci_bus import Bus, Connect, Connects, Topology, no_bus_for
 from pyvirtd.drivers.qemu.addresses.pci_needs import Needs, is_misfit
 from pyvirtd.drivers.qemu.postparse.controllers import find, highest, of_type
 from pyvirtd.drivers.qemu.postparse.scope import Scope
@@ -300,7 +300,8 @@ def _complete_target(scope: Scope, controller: Controller) -> None:
         return
     target = controller.target = controller.target or PciTarget()
     address = controller.info.address
-    assert isinstance(address, PciAddress), describe
+    if not isinstance(address, PciAddress):
+        return
     if model is Model.PCI_BRIDGE and target.chassis_nr is None:
         target.chassis_nr = index
     elif model in (Model.PCIE_ROOT_PORT, Model.PCIE_SWITCH_DOWNSTREAM_PORT):

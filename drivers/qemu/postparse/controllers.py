@@ -14,6 +14,7 @@ from pyvirtd.model.hostdev import HostdevType
 
 T = TypeVar("T")
 
+MAX_IMPLICIT = 255  # a drive's address makes no more controllers than that
 VIRTIO_SCSI = (Model.VIRTIO_SCSI, Model.VIRTIO, Model.VIRTIO_TRANSITIONAL, Model.VIRTIO_NON_TRANSITIONAL)
 ICH9_COMPANIONS = (Model.ICH9_UHCI1, Model.ICH9_UHCI2, Model.ICH9_UHCI3)
 
@@ -34,6 +35,12 @@ def ensure(devices: Devices, kind: ControllerType, index: int, model: Controller
         found = Controller(type=kind, index=index, model=model)
         devices.controller.append(found)
     return found
+
+
+def fill(devices: Devices, kind: ControllerType, numbers: Iterable[int]) -> None:
+    """Every controller up to the highest of `numbers`; what lies beyond MAX_IMPLICIT is for validation to refuse."""
+    for index in range(min(max(numbers, default=-1), MAX_IMPLICIT) + 1):
+        ensure(devices, kind, index)
 
 
 def highest(devices: Devices, kind: ControllerType) -> int:
@@ -67,8 +74,7 @@ def _add_scsi_of_hostdevs(devices: Devices) -> None:
         for hostdev in devices.hostdev
         if hostdev.type is HostdevType.SCSI
     ]
-    for number in range(max(numbers, default=-1) + 1):
-        ensure(devices, Type.SCSI, number)
+    fill(devices, Type.SCSI, numbers)
 
 
 def complete_controllers(scope: Scope) -> None:

@@ -18,6 +18,7 @@ from pyvirtd.model.graphics import (
 
 DOMAIN = ErrorDomain.DOMAIN
 QXL_RAM_KIB, QXL_VRAM_KIB, QXL_VGAMEM_KIB = 65536, 65536, 16384
+U32_MAX = (1 << 32) - 1
 _VRAM_KIB = {
     VideoModelType.VGA: 16384,
     VideoModelType.CIRRUS: 16384,
@@ -69,12 +70,12 @@ def complete_video(scope: Scope, video: Video) -> None:
         video.model, video.driver, video.info = VideoModel(type=model.type), None, DeviceInfo()
         return
     if model.vram:
-        model.vram = power_of_two(model.vram)
+        model.vram = power_of_two(model.vram) or None
     if model.type is VideoModelType.QXL:
-        model.ram = power_of_two(model.ram or QXL_RAM_KIB)
+        model.ram = power_of_two(model.ram or QXL_RAM_KIB) or QXL_RAM_KIB
         model.vram = model.vram or QXL_VRAM_KIB
         model.vgamem = model.vgamem or QXL_VGAMEM_KIB
-        model.vram64 = power_of_two(model.vram64) if model.vram64 else None
+        model.vram64 = (power_of_two(model.vram64) or model.vram64) if model.vram64 else None
     elif model.type in _VRAM_KIB:
         model.vram = model.vram or _VRAM_KIB[model.type]
     if model.heads is None:
@@ -82,8 +83,9 @@ def complete_video(scope: Scope, video: Video) -> None:
 
 
 def power_of_two(kib: int) -> int:
-    """The next power of two: a PCI BAR has no other sizes."""
-    return 1 << (kib - 1).bit_length()
+    """The next power of two, which a PCI BAR must have; 0 where that does not fit 32 bits, as libvirt counts."""
+    rounded = 1 << (kib - 1).bit_length()
+    return rounded if rounded <= U32_MAX else 0
 
 
 def default_video_model(scope: Scope) -> VideoModelType:

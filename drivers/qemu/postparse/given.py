@@ -19,7 +19,6 @@ from pyvirtd.model.hostdev import (
     HostdevMode,
     HostdevType,
     MdevSource,
-    PciHostdevSource,
     ScsiHostdevSource,
     ScsiProtocol,
     UsbHostdevSource,
@@ -76,7 +75,7 @@ def given_backing(definition: DomainDef) -> None:
             raise detail(f"hugepages: node {min(wrong)} not found")
 
 
-QXL_SIZES = ("vgamem", "ram")
+QXL_SIZES = ("vgamem", "ram", "vram64")
 
 
 def given_videos(definition: DomainDef) -> None:
@@ -84,7 +83,7 @@ def given_videos(definition: DomainDef) -> None:
     for video in definition.devices.video:
         model = video.model or VideoModel()
         for name in QXL_SIZES:
-            if getattr(model, name) and model.type not in (VideoModelType.QXL, VideoModelType.NONE):
+            if getattr(model, name) and model.type is not VideoModelType.QXL:
                 raise unsupported(f"{name} attribute only supported for video type qxl")
 
 
@@ -129,9 +128,9 @@ def _given_source(hostdev: Hostdev) -> None:
         raise xml("Missing <source> element in hostdev device")
     if hostdev.mode is HostdevMode.CAPABILITIES:
         return
+    if hostdev.type in (HostdevType.STORAGE, HostdevType.MISC, HostdevType.NET):
+        raise unsupported(f"unknown host device source address type '{hostdev.type}'")
     match source:
-        case PciHostdevSource(startup_policy=policy) if policy is not None:
-            raise unsupported("Setting startupPolicy is only allowed for USB devices")
         case UsbHostdevSource():
             if source.vendor is None and source.product is not None:
                 raise internal("missing vendor")
@@ -217,8 +216,6 @@ def given_numbers(definition: DomainDef) -> None:
                 domain=ErrorDomain.XML,
             )
     signed: list[tuple[str, str, int | None]] = []
-    for controller in devices.controller:
-        signed += [("controller", "ports", controller.ports), ("controller", "vectors", controller.vectors)]
     for thread in definition.iothreadids:
         signed += [(("iothread"), name, getattr(thread, name)) for name in ("thread_pool_min", "thread_pool_max")]
     for element, name, number in signed:

@@ -6,6 +6,7 @@ from pyvirtd.drivers.qemu.postparse.refuse import NoSource, NoTarget, internal, 
 from pyvirtd.errors import VirtError, XmlError
 from pyvirtd.model.disk import Disk, DiskBus, DiskDevice, Iotune, Tray
 from pyvirtd.model.domain import DomainDef
+from pyvirtd.model.seclabel import check_labels
 from pyvirtd.model.storage import (
     AnySource,
     BackingStore,
@@ -20,7 +21,14 @@ from pyvirtd.model.storage import (
 from pyvirtd.model.words import ConnectMode, StartupPolicy
 
 VENDOR_MAX, PRODUCT_MAX = 8, 16  # bytes of the SCSI INQUIRY data
-_SECRET_TYPES = {StorageProtocol.ISCSI: "iscsi", StorageProtocol.RBD: "ceph"}
+_WITH_POLICY = (StorageType.FILE, StorageType.BLOCK, StorageType.DIR, StorageType.VOLUME)
+_SECRET_TYPES = {
+    StorageProtocol.ISCSI: "iscsi",
+    StorageProtocol.RBD: "ceph",
+    StorageProtocol.SSH: "ssh",
+    StorageProtocol.HTTP: "http",
+    StorageProtocol.HTTPS: "https",
+}
 
 
 def given_disks(definition: DomainDef) -> None:
@@ -49,19 +57,18 @@ def _given_disk(disk: Disk) -> None:
         raise NoTarget(f"missing target information for device {path}")
     if target_index(name) is None and not has_partition(name):
         raise xml(f"Unknown disk name '{name}' and no address specified")
-    if disk.target.bus is None:
-        if disk.device is DiskDevice.FLOPPY and not name.startswith("fd"):
-            raise internal(f"Invalid floppy device name: {name}")
-        if disk.device is DiskDevice.DISK and not name.startswith(("hd", "sd", "vd", "xvd", "ubd")):
-            raise internal(f"Invalid harddisk device name: {name}")
+    if disk.device is DiskDevice.FLOPPY and not name.startswith("fd"):
+        raise internal(f"Invalid floppy device name: {name}")
+    if disk.device is DiskDevice.DISK and not name.startswith(("hd", "sd", "vd", "xvd", "ubd")):
+        raise internal(f"Invalid harddisk device name: {name}")
     if disk.target.tray is Tray.OPEN and disk.device not in (DiskDevice.CDROM, DiskDevice.FLOPPY):
         raise unsupported("tray is only valid for cdrom and floppy")
     if disk.target.removable is not None and disk.target.bus is not DiskBus.USB:
         raise xml("removable is only valid for usb disks")
     policy = disk.source.startup_policy if disk.source is not None else None
     if policy is not None:
-        if disk.type is StorageType.NETWORK:
-            raise xml(f"disk startupPolicy '{policy}' is not allowed for disk of 'network' type")
+        if disk.type not in _WITH_POLICY:
+            raise xml(f"disk startupPolicy '{policy}' is not allowed for disk of '{disk.type}' type")
         if policy is StartupPolicy.REQUISITE and disk.device not in (DiskDevice.CDROM, DiskDevice.FLOPPY):
             raise xml(f"disk startupPolicy '{policy}' is allowed only for cdrom or floppy")
     for text, limit, word in ((disk.vendor, VENDOR_MAX, "vendor"), (disk.product, PRODUCT_MAX, "product")):
@@ -85,9 +92,6 @@ def _given_iotune(tune: Iotune) -> None:
 _COOKIE_NAME = frozenset('()<>@,;:\\"/[]?={} \t')
 
 
-_SECRET_TYPES = {StorageProtocol.ISCSI: "iscsi", StorageProtocol.RBD: "ceph"}
-
-
 def storage_xml(text: str) -> VirtError:
     """XML errors that libvirt's storage code reports."""
     return XmlError(text, domain=ErrorDomain.STORAGE)
@@ -107,12 +111,8 @@ def chain_of(disk: Disk) -> list[tuple[AnySource, StorageFormat | None]]:
 
 def given_source(disk: Disk) -> None:
     """What a source must say by itself."""
-    store: BackingStore | None = disk.backing_store
-    while store is not None and store.source is not None:
-        if store.format_ is None:
-            raise xml("missing disk backing store format")
-        store = store.backing_store
     for source, _ in chain_of(disk):
+        check_labels(source.common.seclabel)
         if isinstance(source, VolumeSource) and (source.pool is None or source.volume is None):
             raise xml("'pool' and 'volume' must be specified together for 'pool' type source")
         if isinstance(source, NetworkSource):
@@ -128,9 +128,6 @@ def given_source(disk: Disk) -> None:
 
 
 def _given_network(source: NetworkSource) -> None:
-    for host in source.host:
-        if host.transport is None and host.socket is not None:
-            raise xml("transport '(null)' does not support socket attribute")
     for cookie in source.cookies:
         if not cookie.name or set(cookie.name) & _COOKIE_NAME:
             raise storage_xml(f"cookie name '{cookie.name}' contains invalid characters")
@@ -157,8 +154,8 @@ def _given_secrets(disk: Disk) -> None:
     auth = disk.auth or source.common.auth
     if auth is None:
         return
-    if auth.secret is None:
-        raise storage_xml("Missing <secret> element in auth")
-    if isinstance(source, NetworkSource) and source.protocol in _SECRET_TYPES:
+    if isinstance(source, NetworkSource) and source.protocol not in _SECRET_TYPES:
+        raise unsupported(f"authentication is not supported for protocol '{source.protocol}'")
+    if isinstance(source, NetworkSource) and source.protocol in _SECRET_TYPES and auth.secret is not None:
         if auth.secret.type is not None and auth.secret.type != _SECRET_TYPES[source.protocol]:
             raise unsupported(f"invalid secret type '{auth.secret.type}'")

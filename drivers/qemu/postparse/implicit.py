@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.postparse.board import Kind
-from pyvirtd.drivers.qemu.postparse.controllers import ICH9_COMPANIONS, ensure, find
+from pyvirtd.drivers.qemu.postparse.controllers import ICH9_COMPANIONS, ensure, fill, find
 from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.errors import XmlError
 from pyvirtd.model.address import DeviceInfo, DriveAddress
@@ -147,16 +147,11 @@ def add_implicit_controllers(scope: Scope) -> None:
     for bus, kind in DISKS_OF_BUS.items():
         drives = [disk.info.address for disk in devices.disk if disk.target.bus is bus]
         numbers = [address.controller for address in drives if isinstance(address, DriveAddress)]
-        for index in range(max(numbers, default=-1) + 1):
-            ensure(devices, kind, index)
-    for hostdev in devices.hostdev:
-        if hostdev.type is HostdevType.SCSI and isinstance(hostdev.info.address, DriveAddress):
-            for index in range(hostdev.info.address.controller + 1):
-                ensure(devices, Type.SCSI, index)
+        fill(devices, kind, numbers)
+    hosts = [hostdev.info.address for hostdev in devices.hostdev if hostdev.type is HostdevType.SCSI]
+    fill(devices, Type.SCSI, [address.controller for address in hosts if isinstance(address, DriveAddress)])
     _add_virtio_serial(devices)
-    if devices.smartcard:
-        for index in range(max(_ccid_number(card.info.address) for card in devices.smartcard) + 1):
-            ensure(devices, Type.CCID, index)
+    fill(devices, Type.CCID, [_ccid_number(card.info.address) for card in devices.smartcard])
 
 
 def _ccid_number(address: object) -> int:

@@ -24,7 +24,7 @@ def check_audio(scope: Scope) -> None:
 
 
 def _check_direction(direction: AudioIo) -> None:
-    if direction.mixing_engine is False and direction.fixed_settings:
+    if not direction.mixing_engine and direction.fixed_settings:
         raise unsupported("fixed audio settings requires mixing engine")
     settings = direction.settings
     if settings is not None and not direction.fixed_settings:

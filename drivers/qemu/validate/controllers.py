@@ -1,7 +1,7 @@
 """Rules of controllers: which a board can have, and what each may be told."""
 
 from pyvirtd.drivers.qemu.addresses.usb import usb_devices
-from pyvirtd.drivers.qemu.postparse.controllers import VIRTIO_SCSI
+from pyvirtd.drivers.qemu.postparse.controllers import ICH9_COMPANIONS, VIRTIO_SCSI
 from pyvirtd.drivers.qemu.postparse.processor import numa_cells
 from pyvirtd.drivers.qemu.postparse.refuse import detail, qemu_unsupported, qemu_xml, unsupported, xml
 from pyvirtd.drivers.qemu.postparse.scope import Scope
@@ -81,7 +81,8 @@ def _check_common(scope: Scope, controller: Controller) -> None:
             raise qemu_unsupported(f"controller iothread '{driver.iothread}' not defined in iothreadid")
     if not scsi:
         for name in ("queues", "cmd_per_lun", "max_sectors", "ioeventfd"):
-            if getattr(driver, name):
+            value = getattr(driver, name)
+            if value is not None and (value or name == "ioeventfd"):
                 raise qemu_unsupported(f"'{name}' is only supported by virtio-scsi controller")
 
 
@@ -103,13 +104,13 @@ def _check_usb_masters(scope: Scope) -> None:
         raise detail("Can't add another USB controller: USB is disabled for this domain")
     if off:
         _check_no_usb(scope)
-    masters = {controller.index for controller in usb if controller.info.master is None}
-    if any(controller.index not in masters for controller in usb):
-        raise detail("No master USB controller specified")
-    firsts = [controller.index for controller in usb if controller.info.master is None]
+    firsts = [controller.index for controller in usb if controller.model not in ICH9_COMPANIONS]
     if len(firsts) != len(set(firsts)):
         doubled = next(index for index in firsts if firsts.count(index) > 1)
-        raise detail(f"Multiple USB controllers with index '{doubled}'")
+        raise xml(f"Duplicate USB controllers with index {doubled}")
+    first = [controller for controller in usb if controller.index == 0]
+    if first and all(controller.info.master is not None for controller in first):
+        raise detail("No master USB controller specified")
 
 
 def _check_no_usb(scope: Scope) -> None:

@@ -1,6 +1,8 @@
 """Rules of disks: device and bus, driver settings, identity, where they sit."""
 
+from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.postparse.aliases import narrow_scsi
+from pyvirtd.drivers.qemu.postparse.controllers import MAX_IMPLICIT
 from pyvirtd.drivers.qemu.postparse.disks import has_partition
 from pyvirtd.drivers.qemu.postparse.given_disks import source_path
 from pyvirtd.drivers.qemu.postparse.refuse import (
@@ -16,6 +18,7 @@ from pyvirtd.drivers.qemu.postparse.virtio import check_virtio_options
 from pyvirtd.drivers.qemu.validate.memory import shares_memory
 from pyvirtd.drivers.qemu.validate.processor import thread_ids
 from pyvirtd.drivers.qemu.validate.sources import check_source
+from pyvirtd.errors import ArgumentUnsupported
 from pyvirtd.model.address import (
     CcwAddress,
     DriveAddress,
@@ -38,6 +41,7 @@ from pyvirtd.model.disk import (
 )
 from pyvirtd.model.storage import NetworkSource, StorageFormat, StorageProtocol, StorageType, VhostUserSource
 
+IOTUNE_MAX = 10**15  # QEMU's THROTTLE_VALUE_MAX
 _DRIVE_BUSES = (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA, DiskBus.FDC)
 _EJECTABLE = (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA, DiskBus.USB, DiskBus.FDC, DiskBus.XEN, DiskBus.UML)
 _SAFE_SERIAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_ .+\\")
@@ -54,8 +58,25 @@ def check_disks(scope: Scope) -> None:
                 f"'{source_path(disk) or '(null)'}'"
             )
         seen[name] = disk
+    _check_places(scope)
     for disk in scope.devices.disk:
         _check_disk(scope, disk)
+
+
+def _check_places(scope: Scope) -> None:
+    """No two drives in one place of one bus."""
+    taken: set[tuple[object, ...]] = set()
+    for disk in scope.devices.disk:
+        address = disk.info.address
+        if not isinstance(address, DriveAddress):
+            continue
+        place = (disk.target.bus, address.controller, address.bus, address.target, address.unit)
+        if place in taken:
+            raise unsupported(
+                f"Found duplicate drive address for disk with target name '{disk.target.dev}' "
+                f"controller='{address.controller}' bus='{address.bus}' target='{address.target}' unit='{address.unit}'"
+            )
+        taken.add(place)
 
 
 def _check_disk(scope: Scope, disk: Disk) -> None:
@@ -77,6 +98,10 @@ def _check_disk(scope: Scope, disk: Disk) -> None:
     _check_identity(disk)
     _check_geometry(disk)
     _check_sharing(disk)
+    if disk.iotune is not None and any(isinstance(v, int) and v > IOTUNE_MAX for _, v in disk.iotune.values()):
+        raise ArgumentUnsupported(
+            f"block I/O throttle limit must be no more than {IOTUNE_MAX} using QEMU", domain=ErrorDomain.QEMU
+        )
     check_source(scope, disk)
     if disk.iotune is not None and disk.iotune.group_name and not _has_limits(disk.iotune):
         raise qemu_unsupported("group_name can be configured only together with settings")
@@ -112,6 +137,12 @@ def _check_lun(disk: Disk) -> None:
         raise unsupported("disk device 'lun' must use 'raw' format")
     if bus not in (DiskBus.SCSI, DiskBus.VIRTIO):
         raise qemu_unsupported(f"disk device='lun' is not supported for bus='{bus}'")
+    if bus is DiskBus.SCSI and disk.serial is not None:
+        raise qemu_unsupported("scsi-block 'lun' devices do not support the serial property")
+    if disk.encryption is not None or (disk.source is not None and disk.source.common.encryption is not None):
+        raise unsupported("disk device 'lun' doesn't support encryption")
+    if disk.source is not None and disk.source.common.slices:
+        raise unsupported("disk device 'lun' doesn't support storage slice")
     if bus is DiskBus.SCSI and disk.wwn is not None:
         raise qemu_unsupported("Setting wwn is not supported for lun device")
     if disk.vendor is not None or disk.product is not None:
@@ -127,6 +158,8 @@ def _check_vhost_user(scope: Scope, disk: Disk) -> None:
     refused = (
         ("snapshot", disk.snapshot is not None and disk.snapshot != "no"),
         ("mirror", disk.mirror is not None),
+        ("encryption", (disk.encryption or source.common.encryption) is not None),
+        ("backingStore", disk.backing_store is not None and disk.backing_store.type is not None),
         ("iotune", disk.iotune is not None),
         ("blkdeviotune", False),
         ("readonly", disk.readonly),
@@ -174,10 +207,20 @@ def _check_address(scope: Scope, disk: Disk) -> None:
         raise qemu_internal("unexpected address type for usb disk")
 
 
+def check_controller_number(address: DriveAddress) -> None:
+    """Controllers are made up to the number that an address names, so there is a limit."""
+    if address.controller > MAX_IMPLICIT:
+        raise unsupported(f"controller number {address.controller} of a drive address exceeds {MAX_IMPLICIT}")
+
+
 def _check_drive(scope: Scope, disk: Disk, address: DriveAddress) -> None:
+    if disk.target.bus in (DiskBus.SCSI, DiskBus.SATA):
+        check_controller_number(address)
     match disk.target.bus:
-        case DiskBus.IDE if address.controller and not isinstance(disk, type(None)):
+        case DiskBus.IDE if address.controller:
             raise qemu_internal("Only 1 IDE controller is supported")
+        case DiskBus.IDE if address.target:
+            raise qemu_unsupported("target must be 0 for ide controller")
         case DiskBus.FDC:
             if address.controller:
                 raise qemu_internal("Only 1 fdc controller is supported")

@@ -5,6 +5,7 @@ from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.drivers.qemu.postparse.virtio import check_virtio_options
 from pyvirtd.model.address import UsbAddress
 from pyvirtd.model.graphics import (
+    AudioType,
     Connected,
     DbusGraphics,
     DesktopGraphics,
@@ -44,7 +45,7 @@ _MEBIBYTES = (VideoModelType.VGA, VideoModelType.VMVGA)
 
 def check_graphics(scope: Scope) -> None:
     """Every way to see the guest."""
-    audios = {audio.id for audio in scope.devices.audio}
+    audios = {audio.id: audio.type for audio in scope.devices.audio}
     for graphics in scope.devices.graphics:
         match graphics:
             case VncGraphics():
@@ -65,8 +66,12 @@ def check_graphics(scope: Scope) -> None:
                     "graphics type 'egl-headless' is only supported with one of: 'vnc', 'spice' graphics types"
                 )
         audio = getattr(graphics, "audio", None)
-        if audio is not None and audio not in audios:
+        if audio is None or not isinstance(graphics, VncGraphics | DbusGraphics):
+            continue
+        if audio not in audios:
             raise xml(f"no audio device with ID {audio}")
+        if isinstance(graphics, DbusGraphics) and audios[audio] is not AudioType.DBUS:
+            raise qemu_unsupported("The associated audio is not of 'dbus' kind.")
 
 
 def _check_vnc(graphics: VncGraphics) -> None:
@@ -164,10 +169,7 @@ def check_inputs(scope: Scope) -> None:
             if device.model is not None:
                 raise unsupported(f"only bus 'virtio' is supported for input model '{device.model}'")
         elif device.model in (VirtioModel.TRANSITIONAL, VirtioModel.NON_TRANSITIONAL):
-            if device.type is not InputType.PASSTHROUGH:
-                raise qemu_unsupported(
-                    f"virtio (non-)transitional models are not supported for input type={device.type}"
-                )
+            raise qemu_unsupported(f"virtio (non-)transitional models are not supported for input type={device.type}")
 
 
 def _check_bus(scope: Scope, device: Input) -> None:

@@ -109,7 +109,15 @@ def _check_timer(timer: Timer) -> None:
             raise unsupported(f"timer {timer.name} doesn't support setting of timer frequency")
         if timer.mode is not None:
             raise unsupported(f"timer {timer.name} doesn't support setting of timer mode")
-    if timer.catchup is not None and timer.tickpolicy is not TickPolicy.CATCHUP:
+    if timer.track is not None and timer.name not in (TimerName.PLATFORM, TimerName.RTC):
+        raise unsupported(f"timer {timer.name} doesn't support setting of timer track")
+    if timer.tickpolicy is not None and timer.name in (TimerName.KVMCLOCK, TimerName.HYPERVCLOCK):
+        raise unsupported(f"timer {timer.name} doesn't support setting of timer tickpolicy")
+    if (
+        timer.catchup is not None
+        and any(v for _, v in timer.catchup.values())
+        and timer.tickpolicy is not TickPolicy.CATCHUP
+    ):
         raise xml("setting of timer catchup policies is only supported with tickpolicy='catchup'")
 
 
@@ -118,9 +126,11 @@ def _check_timer_of_board(scope: Scope, timer: Timer) -> None:
     match timer.name:
         case TimerName.PLATFORM:
             raise qemu_unsupported(f"unsupported timer type (name) '{timer.name}'")
-        case TimerName.TSC | TimerName.KVMCLOCK | TimerName.HYPERVCLOCK if timer.present is not False and not board.x86:
+        case TimerName.TSC if timer.present and not board.x86:
             raise _no_timer(scope, timer)
-        case TimerName.ARMVTIMER if timer.present is not False and not (board.arch == "aarch64" and scope.kvm):
+        case TimerName.KVMCLOCK | TimerName.HYPERVCLOCK if timer.present is not False and not board.x86:
+            raise _no_timer(scope, timer)
+        case TimerName.ARMVTIMER if not (board.arch == "aarch64" and scope.kvm):
             raise _no_timer(scope, timer)
         case TimerName.RTC:
             if timer.track is TimerTrack.BOOT:

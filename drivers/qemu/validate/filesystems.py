@@ -37,11 +37,12 @@ def _check_virtiofs(scope: Scope, filesystem: Filesystem) -> None:
     if filesystem.readonly:
         raise qemu_unsupported("virtiofs does not yet support read-only mode")
     if filesystem.accessmode not in (None, AccessMode.PASSTHROUGH):
-        raise qemu_unsupported("virtiofs only supports passthrough accessmode")
+        raise qemu_unsupported("only supports passthrough accessmode")
     refused = (
         ("wrpolicy", driver is not None and driver.wrpolicy is not None),
         ("model", filesystem.model is not None),
         ("multidevs", filesystem.multidevs is not None),
+        ("format", driver is not None and driver.format_ is not None),
     )
     for word, given in refused:
         if given:

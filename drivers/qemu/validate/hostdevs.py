@@ -1,9 +1,10 @@
 """Rules of host devices that the guest gets."""
 
 from pyvirtd.drivers.qemu.postparse.aliases import narrow_scsi
-from pyvirtd.drivers.qemu.postparse.refuse import qemu_unsupported, unsupported, xml
+from pyvirtd.drivers.qemu.postparse.refuse import qemu_internal, qemu_unsupported, unsupported, xml
 from pyvirtd.drivers.qemu.postparse.scope import Scope
-from pyvirtd.model.address import Address, CcwAddress, DriveAddress, PciAddress, UnassignedAddress
+from pyvirtd.drivers.qemu.validate.disks import check_controller_number
+from pyvirtd.model.address import Address, CcwAddress, DriveAddress, PciAddress, UnassignedAddress, UsbAddress
 from pyvirtd.model.disk import SgIo
 from pyvirtd.model.hostdev import (
     Hostdev,
@@ -17,6 +18,7 @@ from pyvirtd.model.hostdev import (
     UsbHostdevSource,
     VhostScsiSource,
 )
+from pyvirtd.model.net import Teaming, TeamingType
 
 _VFIO_DEVICES = {HostdevModel.VFIO_CCW: ("vfio-ccw", "VFIO CCW"), HostdevModel.VFIO_AP: ("vfio-ap", "VFIO AP"),
                  HostdevModel.VFIO_PCI: ("vfio-pci", "VFIO PCI")}  # fmt: skip
@@ -86,18 +88,35 @@ def _identity(hostdev: Hostdev) -> tuple[object, ...]:
             return ()
 
 
+def _check_teaming(hostdev: Hostdev, teaming: Teaming) -> None:
+    """A passed-through card is the fast half of a pair."""
+    if hostdev.type is not HostdevType.PCI:
+        raise unsupported("teaming is only supported for pci hostdev devices")
+    if teaming.type is not TeamingType.TRANSIENT:
+        raise unsupported("teaming hostdev devices must have type='transient'")
+    if not teaming.persistent:
+        raise unsupported("missing required persistent attribute in hostdev teaming element")
+
+
 def _check_address(scope: Scope, hostdev: Hostdev) -> None:
     address, kind = hostdev.info.address, hostdev.type
+    if hostdev.teaming is not None:
+        _check_teaming(hostdev, hostdev.teaming)
     if address is None:
         return
     word = address.case[0]
     if kind is HostdevType.SCSI:
         if not isinstance(address, DriveAddress):
             raise unsupported("SCSI host device must use 'drive' address type")
+        check_controller_number(address)
+        if address.bus:
+            raise qemu_internal("SCSI controller only supports 1 bus")
         if narrow_scsi(scope.devices, address.controller) and address.target:
             raise qemu_unsupported("target must be 0 for controller model 'lsilogic'")
     if kind is HostdevType.SCSI_HOST and not isinstance(address, PciAddress | CcwAddress):
         raise unsupported("SCSI_host host device must use 'pci' or 'ccw' address type")
+    if kind is HostdevType.USB and not isinstance(address, UsbAddress | UnassignedAddress):
+        raise unsupported("USB host device must use 'usb' address type")
     if kind is HostdevType.PCI and not isinstance(address, PciAddress | UnassignedAddress):
         raise unsupported("PCI host devices must use 'pci' or 'unassigned' address type")
     wanted = {HostdevModel.VFIO_PCI: PciAddress, HostdevModel.VFIO_CCW: CcwAddress}.get(

@@ -27,8 +27,8 @@ _ISOLATED = (InterfaceType.NETWORK, InterfaceType.BRIDGE)
 _VIRTUALPORT = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.DIRECT, InterfaceType.HOSTDEV)
 _WITHOUT_SOURCE = (InterfaceType.USER, InterfaceType.ETHERNET, InterfaceType.NULL)
 _MODEL_CHARS = re.compile(r"[a-zA-Z0-9_.-]*")
+_FLOOR = (InterfaceType.NETWORK,)
 VLAN_MAX = 4095
-IP_PREFIX_MAX = {AddressFamily.IPV4: 32, AddressFamily.IPV6: 128}
 _REQUIRED_PARAMETERS = {
     VirtualportType.QBG: ("managerid", "typeid", "typeidversion"),
     VirtualportType.QBH: ("profileid",),
@@ -65,9 +65,6 @@ def _check_parts(net: Interface) -> None:
     for tag in net.vlan.tag_ if net.vlan is not None else ():
         if tag.id > VLAN_MAX:
             raise XmlError(f"vlan tag id {tag.id} too large (maximum {VLAN_MAX})", domain=ErrorDomain.NONE)
-    for ip in net.ip:
-        if ip.prefix is not None and ip.family is not None and ip.prefix > IP_PREFIX_MAX[ip.family]:
-            raise xml(f"Invalid prefix value '{ip.prefix}' in <ip>")
     if net.bandwidth is not None:
         check_bandwidth(net.bandwidth)
 
@@ -87,6 +84,12 @@ def _check_type(scope: Scope, net: Interface) -> None:
     kind, mac = net.type, net.mac.address if net.mac is not None else None
     if net.virtualport is not None:
         _check_virtualport(net, net.virtualport)
+    if net.target is not None and net.target.managed is False and kind is not InterfaceType.ETHERNET:
+        raise unsupported(f"unmanaged target dev is not supported on interfaces of type '{kind}'")
+    if net.bandwidth is not None and net.bandwidth.class_id:
+        raise XmlDetail("classID attribute not supported on <bandwidth> in this usage context", domain=ErrorDomain.NONE)
+    if net.bandwidth is not None and net.bandwidth.inbound and net.bandwidth.inbound.floor and kind not in _FLOOR:
+        raise ConfigUnsupported("floor attribute is not supported for this config", domain=ErrorDomain.NONE)
     if net.isolated and kind not in _ISOLATED:
         raise unsupported(
             f"interface {mac} - <port isolated='yes'/> is not supported for network interfaces with type='{kind}'"
@@ -98,11 +101,9 @@ def _check_type(scope: Scope, net: Interface) -> None:
     if net.coalesce is not None and kind not in _COALESCE:
         raise qemu_unsupported(f"coalesce settings on interface type {kind} are not supported")
     if (net.ip or net.route) and kind is not InterfaceType.USER:
-        if kind not in (InterfaceType.VHOSTUSER, InterfaceType.VDPA):
-            raise qemu_unsupported(
-                "Invalid attempt to set network interface guest-side IP route and/or address info, not supported by "
-                "QEMU"
-            )
+        raise qemu_unsupported(
+            "Invalid attempt to set network interface guest-side IP route and/or address info, not supported by QEMU"
+        )
     if kind is InterfaceType.USER:
         _check_user(net)
 
@@ -151,6 +152,10 @@ def _check_teaming(scope: Scope, net: Interface) -> None:
     teaming = net.teaming
     if teaming is None:
         return
+    if teaming.type is TeamingType.PERSISTENT and teaming.persistent is not None:
+        raise unsupported("teaming persistent attribute not allowed if teaming type is 'persistent'")
+    if teaming.type is TeamingType.TRANSIENT and not teaming.persistent:
+        raise unsupported("missing required persistent attribute in teaming element")
     if teaming.type is TeamingType.TRANSIENT:
         if net.type not in (InterfaceType.HOSTDEV, InterfaceType.NETWORK):
             raise qemu_unsupported(f"virtio-net teaming transient interface must be type='hostdev', not '{net.type}'")

@@ -13,7 +13,6 @@ from pyvirtd.model.storage import (
     NetworkSource,
     StorageFormat,
     StorageProtocol,
-    StorageType,
 )
 
 _NO_BLOCKDEV = (StorageProtocol.TFTP, StorageProtocol.VXHS)
@@ -24,14 +23,12 @@ def check_source(scope: Scope, disk: Disk) -> None:
     for source, kind in chain_of(disk):
         _check_format(disk, source, kind)
         if isinstance(source, NetworkSource):
-            _check_protocol(source)
+            check_protocol(source)
         encryption = source.common.encryption or (disk.encryption if source is disk.source else None)
         if encryption is not None:
             _check_encryption(source, kind, encryption)
         if source.common.reservations is not None and disk.device is not DiskDevice.LUN:
             raise unsupported("<reservations/> allowed only for lun devices")
-    if disk.type is StorageType.VOLUME:
-        return
 
 
 def _check_format(disk: Disk, source: AnySource, kind: StorageFormat | None) -> None:
@@ -55,8 +52,11 @@ def _check_format(disk: Disk, source: AnySource, kind: StorageFormat | None) -> 
             raise qemu_unsupported("virtual FAT storage can't be accessed in read-write mode")
 
 
-def _check_protocol(source: NetworkSource) -> None:
+def check_protocol(source: NetworkSource) -> None:
+    """What QEMU's network drivers can do."""
     protocol = source.protocol
+    if source.tls_hostname is not None and protocol is not StorageProtocol.NBD:
+        raise qemu_unsupported("'tlsHostname' field is supported only with NBD disks")
     if protocol is StorageProtocol.TFTP:
         raise qemu_unsupported("'tftp' protocol is not supported with this QEMU binary")
     if protocol is StorageProtocol.NFS:
