@@ -494,6 +494,11 @@ def booted(host: SystemHost, guest: Guest) -> Iterator[SystemHost]:
         console.expect("tiny guest ready", 60)
         console.prompt()
         console.command("mke2fs -q /dev/vda; mount -t ext2 /dev/vda /mnt; udhcpc -q -n -i eth0 -s /etc/udhcpc.sh")
+        # A message of the kernel's may look like the end of the command.
+        console.send(
+            "until grep -q /mnt /proc/mounts && ip addr | grep -q 10.0.2; do sleep 0.1; done; echo all-se't'\n"
+        )
+        console.expect("all-set", 30)
     yield host
     host.ok("destroy tiny")
 
