@@ -13,11 +13,11 @@ from pathlib import Path
 
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.command.context import Context
+from pyvirtd.drivers.qemu.command.hostdev import pci_name
 from pyvirtd.errors import (
     ConfigUnsupported,
     InternalError,
     OperationFailed,
-    SystemError_,
     VirtError,
     XmlError,
     from_os_error,
@@ -34,7 +34,8 @@ from pyvirtd.model.hostdev import (
     UsbHostdevSource,
     VhostScsiSource,
 )
-from pyvirtd.model.net import HostdevNetSource, HostPciAddress, InterfaceType
+from pyvirtd.model.net import HostdevNetSource, HostPciAddress, InterfaceType, VdpaSource
+from pyvirtd.model.storage import NvmeSource
 from pyvirtd.model.words import StartupPolicy
 
 DRI = Path("/dev/dri")
@@ -56,9 +57,16 @@ def find_host_devices(live: DomainDef, ours: ExitStack, context: Context) -> Non
         if net.type is InterfaceType.HOSTDEV and isinstance(net.source, HostdevNetSource):
             address = net.source.address
             if isinstance(address, HostPciAddress):
-                name = f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"
+                name = pci_name(address)
                 backend = net.driver.name if net.driver is not None else None
                 _check_pci(name, vfio=str(backend) == PciBackend.VFIO)
+        elif isinstance(net.source, VdpaSource):
+            context.files[net.info.alias or ""] = _open_vdpa(net.source.dev or "", ours)
+    for disk in live.devices.disk:
+        if isinstance(disk.source, NvmeSource) and disk.source.address is not None:
+            name = pci_name(disk.source.address)
+            _require_pci(name)
+            _check_pci(name, vfio=True)
     for hostdev in list(live.devices.hostdev):
         _find_hostdev(live, hostdev)
 
@@ -69,7 +77,8 @@ def wants_host_devices(live: DomainDef) -> bool:
     return bool(
         devices.hostdev
         or devices.vsock is not None
-        or any(net.type is InterfaceType.HOSTDEV for net in devices.interface)
+        or any(net.type in (InterfaceType.HOSTDEV, InterfaceType.VDPA) for net in devices.interface)
+        or any(isinstance(disk.source, NvmeSource) for disk in devices.disk)
         or any(_gl(graphics) is not None for graphics in devices.graphics)
     )
 
@@ -116,7 +125,16 @@ def _accessible(path: str) -> None:
         raise from_os_error(FileNotFoundError(errno.ENOENT, ""), f"Path '{path}' is not accessible", domain=From.CGROUP)
 
 
-# --- vsock ------------------------------------------------------------------------------------------------------
+# --- vdpa and vsock ---------------------------------------------------------------------------------------------
+
+
+def _open_vdpa(path: str, ours: ExitStack) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as exc:
+        raise from_os_error(exc, f"Unable to open '{path}' for vdpa device", domain=From.QEMU) from exc
+    ours.callback(os.close, fd)
+    return fd
 
 
 def _open_vsock(live: DomainDef, ours: ExitStack) -> int:
@@ -157,8 +175,7 @@ def _set_cid(fd: int, number: int) -> bool:
 def _find_hostdev(live: DomainDef, hostdev: Hostdev) -> None:
     match hostdev.source:
         case PciHostdevSource(address=address) if address is not None:
-            name = f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"
-            _check_pci(name, vfio=hostdev.driver is PciBackend.VFIO)
+            _check_pci(pci_name(address), vfio=hostdev.driver is PciBackend.VFIO)
         case MdevSource(address=address):
             if not supports_vfio():
                 raise _unsupported("Mediated host device assignment requires VFIO support")
@@ -191,15 +208,19 @@ def _check_pci(name: str, *, vfio: bool) -> None:
     if not supports_vfio():
         what = "VFIO PCI passthrough" if vfio else "passthrough of host PCI devices"
         raise _unsupported(f"host doesn't support {what}")
-    device = SYS / "bus/pci/devices" / name
-    config = device / "config"
-    if not config.exists():
-        raise SystemError_(
-            f"Device {name} not found: could not access {config}: {os.strerror(errno.ENOENT)}", int1=errno.ENOENT
-        )
+    device = _require_pci(name)
     driver = os.path.basename(os.path.realpath(device / "driver")) if (device / "driver").exists() else "no driver"
     if driver != "vfio-pci":
         raise _unsupported(f"PCI device {name} is in the hands of {driver}, not of vfio-pci")
+
+
+def _require_pci(name: str) -> Path:
+    """The place of a PCI device in sysfs. Raises SystemError_."""
+    device = SYS / "bus/pci/devices" / name
+    if not (device / "config").exists():
+        absent = FileNotFoundError(errno.ENOENT, "")
+        raise from_os_error(absent, f"Device {name} not found: could not access {device / 'config'}")
+    return device
 
 
 def _find_usb(live: DomainDef, hostdev: Hostdev, source: UsbHostdevSource) -> None:

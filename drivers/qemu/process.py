@@ -129,6 +129,8 @@ class Starting:
             helpers.open(context, ours)
             command = build(live, context)
             await self._files(command)
+            if not self.dom.persistent:
+                self.undo.push_async_callback(remove_tpm, driver, live)
             self.undo.push_async_callback(helpers.stop)
             await helpers.start()
             labels = driver.labels(live)

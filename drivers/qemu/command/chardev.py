@@ -137,7 +137,7 @@ def _tls_credentials(build: Builder, chardev: str, *, server: bool) -> str:
     """The object with this end's certificate."""
     config, name = build.config, f"obj{chardev}_tls0"
     directory = config.chardev_tls_x509_cert_dir or config.default_tls_x509_cert_dir or DEFAULT_TLS
-    verify = config.chardev_tls_x509_verify if config.chardev_tls_x509_verify is not None else True
+    verify = config.tls_verify(config.chardev_tls_x509_verify, default=True)
     props = Props({"qom-type": "tls-creds-x509", "id": name, "dir": directory})
     build.object(props.put("endpoint", "server" if server else "client").put("verify-peer", verify or not server))
     return name

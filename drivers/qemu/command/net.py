@@ -89,7 +89,9 @@ def netdev_props(build: Builder, net: Interface) -> Props:
         case InterfaceType.SERVER | InterfaceType.CLIENT | InterfaceType.MCAST | InterfaceType.UDP:
             return _socket(net).put("id", alias)
         case InterfaceType.VDPA if isinstance(net.source, VdpaSource):
-            return Props(type="vhost-vdpa", vhostdev=net.source.dev or "").put("id", alias)
+            fd = build.context.files.get(net.info.alias or "")
+            path = net.source.dev or "" if fd is None else build.command.add_fd(fd, f"{net.info.alias}-vdpa")
+            return Props(type="vhost-vdpa", vhostdev=path).put("id", alias)
         case _:
             raise ConfigUnsupported(f"interface type '{net.type}' is not supported", domain=ErrorDomain.QEMU)
 

@@ -6,7 +6,7 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.helpers.base import Helper, Run
 from pyvirtd.drivers.qemu.helpers.vhost_user import find_vhost_user
 from pyvirtd.drivers.qemu.sockets import listen_socket
-from pyvirtd.errors import OperationFailed, VirtError
+from pyvirtd.errors import InternalError, OperationFailed, VirtError
 from pyvirtd.model.devices import Filesystem, FilesystemBinary
 from pyvirtd.util.files import in_thread
 from pyvirtd.util.process import Launch
@@ -34,6 +34,7 @@ class Virtiofsd(Helper):
         if not binary.path:
             binary.path = await in_thread(find_vhost_user, "fs", self.title)
             self.program = os.path.basename(binary.path)
+        await in_thread(_check, self.filesystem, binary.path)
         sock = await in_thread(listen_socket, self.socket, self.run.owner, mode=SOCKET_MODE)
         with sock:
             argv = [binary.path, f"--fd={sock.fileno()}", "-o", ",".join(_options(self.filesystem, binary))]
@@ -45,6 +46,15 @@ class Virtiofsd(Helper):
 
     def failure(self, words: str) -> VirtError:
         return OperationFailed(f"virtiofsd died unexpectedly: {words}", domain=From.QEMU)
+
+
+def _check(filesystem: Filesystem, binary: str) -> None:
+    """What can be told before the helper does. Raises InternalError."""
+    source = (filesystem.source.dir if filesystem.source is not None else None) or ""
+    if not os.path.exists(source):
+        raise InternalError(f"the virtiofs export directory '{source}' does not exist", domain=From.QEMU)
+    if not os.access(binary, os.X_OK):
+        raise InternalError(f"virtiofsd binary '{binary}' is not executable", domain=From.QEMU)
 
 
 def _options(filesystem: Filesystem, binary: FilesystemBinary) -> list[str]:

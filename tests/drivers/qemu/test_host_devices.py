@@ -102,6 +102,13 @@ def test_display_that_draws_needs_a_render_node() -> None:
 @pytest.mark.parametrize(
     ("devices", "words"),
     [
+        (
+            "<disk type='nvme' device='disk'><driver name='qemu' type='raw'/><source type='pci' managed='yes'"
+            " namespace='1'><address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></source>"
+            "<target dev='vda' bus='virtio'/></disk>",
+            "Device 0000:01:00.0 not found: could not access ",
+        ),
+        ("<interface type='vdpa'><source dev='/nowhere'/></interface>", "Unable to open '/nowhere' for vdpa device"),
         ("<vsock model='virtio'><cid auto='yes'/></vsock>", "unable to open vhost-vsock device"),
         (
             "<hostdev mode='subsystem' type='mdev' model='vfio-pci'><source>"
@@ -116,4 +123,4 @@ def test_display_that_draws_needs_a_render_node() -> None:
     ],
 )
 def test_what_the_host_lacks_is_named(devices: str, words: str) -> None:
-    assert refused(devices) == words
+    assert refused(devices).startswith(words)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.guest import Guest
 from tests.support.domains import bare_domain, tiny_domain
-from tests.support.host import SystemHost
+from tests.support.host import SessionHost, SystemHost
 
 TPM = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
 FOLDER = """<filesystem type='mount'><driver type='virtiofs'/><binary xattr='on'><cache mode='always'/></binary>
@@ -94,11 +94,15 @@ def test_tpm_of_a_transient_guest_goes_unless_it_is_to_stay(host: SystemHost) ->
         assert len(host.run(["ls", STATE]).stdout.split()) == left
 
 
-def test_folder_that_is_missing_is_told_with_the_helpers_own_words(host: SystemHost) -> None:
+def test_folder_that_cannot_be_shared_is_told_with_the_helpers_own_words(host: SystemHost) -> None:
+    host.write("/var/lib/libvirt/plain", "a file")
     host.define(bare_domain("folder", devices=FOLDER.replace("folder'", "nowhere'"), extra=SHARED))
+    assert "export directory '/var/lib/libvirt/nowhere' does not exist" in host.virsh("start folder").stderr
+    host.ok("undefine folder")
+    host.define(bare_domain("folder", devices=FOLDER.replace("folder'", "plain'"), extra=SHARED))
     words = host.virsh("start folder").stderr
-    assert "virtiofsd" in words
-    assert "No such file or directory" in words
+    assert "virtiofsd died unexpectedly" in words
+    assert "is not a directory" in words
     assert host.ok("domstate folder") == "shut off"
     assert host.run(["sh", "-c", "ls /run/libvirt/qemu | grep -- -folder-"]).stdout == ""
     host.ok("undefine folder")
@@ -126,3 +130,18 @@ def test_display_is_on_a_bus_of_the_guests_own(host: SystemHost) -> None:
     host.ok("destroy bus")
     assert host.run(["sh", "-c", "ls /run/libvirt/qemu/dbus"]).stdout == ""
     host.ok("undefine bus")
+
+
+@needs_swtpm
+@pytest.mark.skipif(not shutil.which("passt"), reason="passt is not installed")
+def test_user_has_helpers_of_his_own(session: SessionHost) -> None:
+    passt = "<interface type='user'><backend type='passt'/></interface>"
+    session.define(bare_domain("own", devices=TPM + passt))
+    session.ok("start own --paused")
+    files = ("swtpm/1-own-swtpm.pid", "passt/1-own-net0.pid")
+    run = session.folder / "run/libvirt/qemu/run"
+    for name, program in zip(files, ("swtpm", "passt"), strict=True):  # passt picks a variant of itself
+        assert Path(f"/proc/{(run / name).read_text().strip()}/comm").read_text().startswith(program)
+    session.ok("destroy own")
+    assert not any((run / name).exists() for name in files)
+    session.ok("undefine own")
