@@ -47,7 +47,6 @@ class QemuConfig(Settings):
     default_tls_x509_verify: bool | None = maybe_flag(
         "Let only clients with a certificate of our authority in, wherever no key of its own says otherwise.",
         example=True,
-        effective=False,
     )
     default_tls_x509_secret_uuid: str | None = maybe_text(
         "UUID of the secret that decrypts the private key.", example=ZERO_UUID, effective=False
