@@ -21,6 +21,7 @@ from pyvirtd.core.registry import driver_classes, start_drivers
 from pyvirtd.daemon.admin import AdminServer
 from pyvirtd.daemon.listeners import passed_listeners, unix_listener
 from pyvirtd.daemon.server import Server
+from pyvirtd.daemon.watchdog import feed_watchdog
 from pyvirtd.errors import VirtError
 from pyvirtd.paths import Paths
 from pyvirtd.util.args import Options, parse_args
@@ -101,6 +102,7 @@ async def _serve(daemon: Daemon, ready: Callable[[], None]) -> None:
         log.info("serving %s", paths.socket_rw)
         ready()
         service.notify("READY=1")
+        ends.callback(feed_watchdog())
         _settle_memory()
         for driver in host.drivers:
             host.tasks.start(driver.autostart(), f"autostart of {driver.name}")

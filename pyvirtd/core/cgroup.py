@@ -101,10 +101,9 @@ def _memberships(pid: int) -> Iterator[tuple[list[str], str]]:
         yield [one for one in controllers.split(",") if one], path
 
 
-def systemd_path(pid: int) -> str:
-    """Where systemd has put a process: its path in systemd's own hierarchy or in version 2's. ProcessLookupError."""
-    paths = {",".join(controllers): path for controllers, path in _memberships(pid)}
-    return paths.get("name=systemd") or paths.get("", "/")
+def path_in_unit(pid: int, unit: str) -> str | None:
+    """Where systemd has put a process into a unit, in its own hierarchy or version 2's. Raises ProcessLookupError."""
+    return next((path for _, path in _memberships(pid) if unit in path.split("/")), None)
 
 
 def _up_to(path: str, name: str) -> str | None:

@@ -13,7 +13,7 @@ from uuid import UUID
 from dbus_fast import BusType, DBusError, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
-from pyvirtd.core.cgroup import scope_name, slice_name, systemd_path
+from pyvirtd.core.cgroup import path_in_unit, scope_name, slice_name
 from pyvirtd.errors import InternalError
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ async def make_scope(machine: str, uuid: UUID, pid: int, partition: str, nets: S
                 bus.disconnect()
         return await _path_of(pid, scope)
     except (OSError, DBusError, EOFError, TimeoutError) as exc:
-        raise InternalError(f"systemd makes no scope for '{machine}': {exc or 'no answer'}") from exc
+        raise InternalError(f"systemd makes no scope for '{machine}': {str(exc) or 'no answer'}") from exc
 
 
 async def set_weight(unit: str, name: str, value: int) -> None:
@@ -70,7 +70,7 @@ async def set_weight(unit: str, name: str, value: int) -> None:
             finally:
                 bus.disconnect()
     except (OSError, DBusError, EOFError, TimeoutError) as exc:
-        raise InternalError(f"systemd does not set {name} of '{unit}': {exc or 'no answer'}") from exc
+        raise InternalError(f"systemd does not set {name} of '{unit}': {str(exc) or 'no answer'}") from exc
 
 
 async def _register(
@@ -106,7 +106,7 @@ async def _path_of(pid: int, scope: str) -> str:
     """The scope's path, once the process is in it."""
     async with asyncio.timeout(SCOPE_S):
         while True:
-            path = systemd_path(pid)
-            if scope in path.split("/"):
+            path = path_in_unit(pid, scope)
+            if path is not None:
                 return path
             await asyncio.sleep(POLL_S)
