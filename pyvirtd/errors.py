@@ -288,6 +288,18 @@ class AuthCancelled(VirtError):
     domain = From.AUTH
 
 
+class AuthUnavailable(VirtError):
+    code = Code.AUTH_UNAVAILABLE
+    domain = From.AUTH
+
+
+class DBusServiceError(VirtError):
+    """Another program's error, over D-Bus."""
+
+    code = Code.DBUS_SERVICE
+    domain = From.DBUS
+
+
 class AgentUnresponsive(VirtError):
     code = Code.AGENT_UNRESPONSIVE
 

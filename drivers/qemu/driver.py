@@ -73,6 +73,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
 
     name = "qemu"
     schemes = ("qemu",)
+    access_name = "QEMU"
     error_domain = From.QEMU
     parts: ClassVar[tuple[type[Part], ...]] = PARTS
     # TYPED_PARAM_STRING, XML_MIGRATABLE: protocol's VIR_DRV_FEATURE numbers.

@@ -82,7 +82,6 @@ class DaemonConfig(Settings):
         "Who may do what once connected: with polkit each call is checked against its rules, with none all is allowed.",
         example=("polkit",),
         choices=("none", "polkit"),
-        effective=False,
     )
 
     key_file: str | None = maybe_text(

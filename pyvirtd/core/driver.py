@@ -92,6 +92,7 @@ class Driver:
     session: ClassVar[bool] = True
     parts: ClassVar[tuple[type[Part], ...]] = ()
     error_domain: ClassVar[From] = From.NONE
+    access_name: ClassVar[str] = ""  # what access rules call a connection to it; the driver's own name where empty
     function_prefix: ClassVar[str] = ""  # of the names of its functions; the driver's own name where empty
     objects: ClassVar[tuple[type, ...]] = ()  # classes of the references that `resolve` takes
     features: ClassVar[frozenset[int]] = frozenset()  # protocol: VIR_DRV_FEATURE_... beyond the connection's own
@@ -124,6 +125,11 @@ class Driver:
             if handler.procedure.name == name:
                 return handler.method
         raise NoSupport(name)
+
+    @property
+    def connect_driver(self) -> str:
+        """What access rules call a connection to this driver."""
+        return self.access_name or self.name
 
     async def start(self) -> None:
         """Load state from disk and adopt what runs."""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pyvirtd.api.rpc import KEEPALIVE, VERSION, EventMessage
 from pyvirtd.api.types import Caller, WireError
 from pyvirtd.constants.error import ErrorDomain as From
-from pyvirtd.core.access import Identity
+from pyvirtd.core.access import Identity, Rules
 from pyvirtd.core.events import Subscription, registrable
 from pyvirtd.daemon import dispatch
 from pyvirtd.daemon.keepalive import Keepalive
+from pyvirtd.daemon.permissions import Undecided
 from pyvirtd.daemon.streams import ClientStream
 from pyvirtd.daemon.transport import Transport, close_fds
 from pyvirtd.errors import InternalError, InvalidArg, RpcError, VirtError
@@ -52,6 +53,8 @@ class Client(Caller):
         self.admin = admin
         self.identity = Identity()
         self.authenticated = False
+        self.rules: Rules | None = None  # who decides on calls; None where the client may do everything
+        self._undecided = Undecided(self)
         self.authenticating = False  # a step of its scheme runs
         self.connected_at = int(time.time())
         self.transport: Transport = None  # type: ignore[assignment] # set by the server before any byte
@@ -84,10 +87,15 @@ class Client(Caller):
 
     def let_in(self, identity: Identity | None = None) -> None:
         """The client is who it says, or need not say; `identity` holds what its steps found out."""
-        self.identity = identity or self.identity
+        self.identify(identity or self.identity)
         self.authenticated = True
         self.framer.limit = FRAME_MAX
         self.server.client_known(self)
+
+    def identify(self, identity: Identity) -> None:
+        """From now on the client is whoever `identity` says, and may do what the rules let that one do."""
+        self.identity = identity
+        self.rules = self.server.access.rules_for(identity, self.transport.peer_pidfd)
 
     # --- in --------------------------------------------------------------------------------------------------
 
@@ -272,9 +280,10 @@ class Client(Caller):
 
     def deliver(self, message: EventMessage, obj: Any, data: bytes) -> None:
         """An event from the bus."""
-        permission = message.permission
-        if self.server.access.check(self.identity, permission, obj):
+        if self.rules is None:
             self.send(data)
+        else:
+            self._undecided.add(self.rules, message.permission, obj, data)
 
     # --- streams ---------------------------------------------------------------------------------------------
 
@@ -330,6 +339,7 @@ class Client(Caller):
     def lost(self) -> None:
         """The transport is closed."""
         self.gone = True
+        self._undecided.close()
         for _, fds in self._waiting:
             close_fds(fds or ())
         self._waiting.clear()

@@ -1,8 +1,8 @@
 """From a packet to a driver's method and back: the gates, in order, and the one place that makes error replies.
 
-header -> authenticated? -> decode -> connection open? -> read-only class -> implemented? -> objects -> flags ->
-access -> method -> list filter -> encode. A handler that is a plain function runs here and now; an `async` one gets
-a task that outlives its client, because half a change is worse than a late reply.
+header -> authenticated? -> decode -> connection open? -> read-only class -> implemented? -> flags -> access ->
+objects -> method -> list filter -> encode. A handler that is a plain function runs here and now; an `async` one gets a
+task that outlives its client, because half a change is worse than a late reply.
 """
 
 import logging
@@ -14,9 +14,10 @@ from pyvirtd.api.types import Caller, Stream
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.driver import Handler
 from pyvirtd.daemon.faults import client_error
+from pyvirtd.daemon.permissions import Petition
 from pyvirtd.daemon.streams import ClientStream
 from pyvirtd.daemon.transport import close_fds
-from pyvirtd.errors import AccessDenied, InternalError, NoSupport, OperationDenied, RpcError, VirtError
+from pyvirtd.errors import InternalError, NoSupport, OperationDenied, RpcError, VirtError
 from pyvirtd.wire.packet import FDS_MAX, FRAME_MAX, HEADER, Packet, PacketType, Status
 from pyvirtd.wire.xdr import XdrError
 
@@ -33,7 +34,18 @@ REPLY_MAX = FRAME_MAX - HEADER.size - 4  # bytes of a result; the last word is t
 class _Call:
     """One call on its way: what the gates found out."""
 
-    __slots__ = ("arguments", "client", "files", "handler", "packet", "procedure", "since", "stream", "wanted")
+    __slots__ = (
+        "arguments",
+        "client",
+        "files",
+        "handler",
+        "packet",
+        "procedure",
+        "since",
+        "stream",
+        "values",
+        "wanted",
+    )
 
     def __init__(self, client: "Client", packet: Packet, procedure: Procedure, files: list[int] | None) -> None:
         self.client = client
@@ -43,7 +55,8 @@ class _Call:
         self.stream: ClientStream | None = None
         self.since = time.monotonic()
         self.handler: Handler | None = None
-        self.arguments: list[Any] = []
+        self.values: list[Any] = []  # from the wire
+        self.arguments: list[Any] = []  # of the method
         self.wanted = 0  # the count argument of a shaped result
 
     def close_files(self) -> None:
@@ -73,19 +86,48 @@ def call(client: "Client", packet: Packet, fds: list[int] | None) -> None:
     state = _Call(client, packet, procedure, fds)
     try:
         handler = _prepare(state, handler)
-        if not handler.is_async:
-            _reply(state, handler.method(*state.arguments))
-            return
+        if client.rules is not None and not (petition := _petition(state, handler)).settled():
+            work = _run_by_rules(state, handler, petition)
+        else:
+            state.arguments = _arguments(state)
+            if not handler.is_async:
+                _reply(state, handler.method(*state.arguments))
+                return
+            work = _run(state, handler)
     except Exception as exc:
         _fail(state, exc)
         return
     client.in_flight += 1
-    client.server.host.tasks.start(_run(state, handler), procedure.name)
+    client.server.host.tasks.start(work, procedure.name)
 
 
 async def _run(state: _Call, handler: Handler) -> None:
     try:
         _reply(state, await handler.method(*state.arguments))
+    except Exception as exc:
+        _fail(state, exc)
+    finally:
+        state.close_files()
+        state.client.call_done()
+
+
+async def _run_by_rules(state: _Call, handler: Handler, petition: Petition) -> None:
+    """Run a call once the rules allow it, and give the client of its result what they allow."""
+    try:
+        await petition.plead()
+        while not (now := _petition(state, handler)).same_as(petition):  # the world went on while we waited
+            petition = now
+            await petition.plead()
+        if state.client.gone:
+            return
+        state.arguments = _arguments(state)
+        try:
+            result = handler.method(*state.arguments)
+            if handler.is_async:
+                result = await result
+        except VirtError as exc:
+            raise await petition.failure(exc) from exc
+        _reply(state, await petition.result(result))
     except Exception as exc:
         _fail(state, exc)
     finally:
@@ -128,19 +170,39 @@ def _prepare(state: _Call, handler: Handler | None) -> Handler:
     if handler is None:
         raise not_supported(procedure)
     state.handler = handler
-    for index in procedure.ref_params:
+    if procedure.flags_index >= 0 and values[procedure.flags_index]:
+        check_flags(values[procedure.flags_index], handler.accepted_flags, handler.function)
+    state.values = values
+    return handler
+
+
+def _resolved(state: _Call) -> tuple[list[Any], list[VirtError]]:
+    """The arguments with live objects in place of references, and the errors of those that there are not."""
+    client, values = state.client, list(state.values)
+    missing: list[VirtError] = []
+    for index in state.procedure.ref_params:
         ref = values[index]
         if ref is not None:
             driver = client.resolvers.get(type(ref))
             if driver is None:
-                raise not_supported(procedure)
-            values[index] = driver.resolve(ref)
-    if procedure.flags_index >= 0 and values[procedure.flags_index]:
-        check_flags(values[procedure.flags_index], handler.accepted_flags, handler.function)
-    if procedure.needs:
-        _check_access(client, procedure, values)
-    state.arguments = _with_injected(state, values) if procedure.injects else values
-    return handler
+                raise not_supported(state.procedure)
+            try:
+                values[index] = driver.resolve(ref)
+            except VirtError as exc:
+                missing.append(exc)
+    return values, missing
+
+
+def _petition(state: _Call, handler: Handler) -> Petition:
+    return Petition(state.client, handler, *_resolved(state))
+
+
+def _arguments(state: _Call) -> list[Any]:
+    """What the method is called with. Raises the error of an object that there is not."""
+    values, missing = _resolved(state) if state.procedure.ref_params else (state.values, None)
+    if missing:
+        raise missing[0]
+    return _with_injected(state, values) if state.procedure.injects else values
 
 
 def not_supported(procedure: Procedure) -> NoSupport:
@@ -168,16 +230,6 @@ def _check_read_only(procedure: Procedure, values: list[Any]) -> None:
         if denied.permission.endswith(":read_secure"):
             text = f"vir{procedure.api} with secure flag"
         raise OperationDenied(text, domain=procedure.error_domain)
-
-
-def _check_access(client: "Client", procedure: Procedure, values: list[Any]) -> None:
-    access = client.server.access
-    subject = values[procedure.ref_params[0]] if procedure.ref_params else None
-    for need in procedure.needs:
-        if need.param and not need.applies(dict(zip(procedure.wire_params, values, strict=True))):
-            continue
-        if not access.check(client.identity, need.permission, subject):
-            raise AccessDenied("")
 
 
 def _with_injected(state: _Call, values: list[Any]) -> list[Any]:
@@ -235,9 +287,6 @@ def _reply(state: _Call, result: Any) -> None:
 
 def _encode(state: _Call, result: Any) -> bytes:
     procedure = state.procedure
-    if procedure.list_filter is not None and isinstance(result, list):
-        access, identity, permission = state.client.server.access, state.client.identity, procedure.list_filter
-        result = [item for item in result if access.check(identity, permission, getattr(item, "dom", item))]
     if procedure.shaped is not None:
         return procedure.reply.encode_checked(*_shape(procedure.shaped.shape, result, state.wanted))
     if not procedure.reply_hints:

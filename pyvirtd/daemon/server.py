@@ -11,6 +11,8 @@ from dataclasses import replace
 from pyvirtd.api.rpc import ADMIN, LXC, QEMU, REMOTE
 from pyvirtd.config import DaemonConfig
 from pyvirtd.core.access import Access
+from pyvirtd.core.access.polkit import Authority
+from pyvirtd.core.access.polkit_rules import PolkitAccess
 from pyvirtd.core.driver import Driver, Handler, Host
 from pyvirtd.daemon.auth import needs_no_step
 from pyvirtd.daemon.certificates import TlsServer, tls_server
@@ -47,7 +49,8 @@ class Server:
 
     def __init__(self, host: Host, config: DaemonConfig) -> None:
         self.host = host
-        self.access = Access()
+        self.polkit = Authority()
+        self.access = PolkitAccess(self.polkit) if "polkit" in config.access_drivers else Access()
         self.clients: set[Client] = set()
         self.anonymous: set[Client] = set()  # those that have not proved who they are
         self.daemon = DaemonDriver(host)
@@ -334,3 +337,4 @@ class Server:
                 await asyncio.wait_for(self._all_gone.wait(), CLOSE_S)
         for client in list(self.clients):
             client.transport.close()
+        self.polkit.close()

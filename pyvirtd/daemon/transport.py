@@ -9,12 +9,14 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
 from pyvirtd.core.access import Identity
+from pyvirtd.util.process import process_start_time
 from pyvirtd.wire.packet import FDS_MAX
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ READ_SIZE = 65536
 WRITE_PARTS = 64  # queued pieces that go out in one system call
 LINGER_S = 5.0  # for the last bytes to a peer that is about to be closed
 STALL_S = 120.0  # that a peer may leave waiting bytes untouched before it is dropped
+SO_PEERPIDFD = 77  # asm-generic/socket.h, since Linux 6.5
 _CONTROL_SIZE = socket.CMSG_SPACE(FDS_MAX * 4)
 
 
@@ -65,6 +68,10 @@ class Transport:
         self._moved_at = 0.0  # when the peer last took queued bytes, by the loop's clock
         self._stall: asyncio.TimerHandle | None = None
         self._loop.add_reader(sock, self._read)
+
+    def peer_pidfd(self) -> int | None:
+        """A new descriptor of the peer's process, None where the kernel gives none; the caller closes it."""
+        return None
 
     # --- in --------------------------------------------------------------------------------------------------
 
@@ -315,8 +322,22 @@ class UnixTransport(Transport):
 
     def identity(self) -> Identity:
         """The peer's credentials, as the kernel took them at connect."""
-        pid, uid, gid = array.array("i", self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return Identity(pid, uid, gid)
+        pid, uid, gid = array.array("I", self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        start_time = None
+        with suppress(ProcessLookupError):  # it is gone already, or in a process namespace that we do not see into
+            start_time = process_start_time(pid)
+        context = ""
+        with suppress(OSError, UnicodeDecodeError):  # no security module; AppArmor's labels have no colons
+            label = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERSEC, 256).rstrip(b"\0\n").decode()
+            context = label if ":" in label else ""
+        return Identity(pid, uid, gid, start_time, selinux_context=context)
+
+    def peer_pidfd(self) -> int | None:
+        """A new descriptor of the peer's process, None where the kernel gives none; the caller closes it."""
+        try:
+            return int.from_bytes(self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4), sys.byteorder)
+        except OSError:
+            return None
 
     def _read(self) -> None:
         try:

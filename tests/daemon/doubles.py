@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar
 
 from pyvirtd.api.domain_agent import AgentPart
@@ -12,7 +12,9 @@ from pyvirtd.api.rpc import Files, Part, WithFiles, accepts
 from pyvirtd.api.storage import StorageVolPart
 from pyvirtd.api.types import StorageVol, StorageVolRef, Stream
 from pyvirtd.constants.storage import StorageVolDownloadFlags, StorageVolUploadFlags
+from pyvirtd.core.access import Access, Identity, Question, Rules
 from pyvirtd.core.driver import Host
+from pyvirtd.daemon.server import Server
 from pyvirtd.drivers.test.driver import TestDomain, TestDriver
 
 VOL = StorageVolRef("pool", "vol", "/key")
@@ -102,6 +104,46 @@ class Monitor(QemuPart[TestDomain]):
         if self.driver.failures:
             raise self.driver.failures.pop(0)
         return WithFiles(self.driver.result or answer, [os.dup(fd) for fd in self.driver.given])
+
+
+class Refusing(Access, Rules):
+    """Refuses one permission; `asked` is what it was asked, by name of the object. It never answers at once."""
+
+    def __init__(self, refused: str, *, about: str | None = None) -> None:
+        self.refused = refused
+        self.about = about  # the only name for which it refuses; None: for all
+        self.asked: list[tuple[str, str | None]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def rules_for(self, identity: Identity, pidfd: object) -> Rules:
+        return self
+
+    def known(self, question: Question) -> bool | None:
+        return None
+
+    async def ask(self, questions: Sequence[Question]) -> list[bool]:
+        await self.gate.wait()
+        return [self.answer(question) for question in questions]
+
+    def answer(self, question: Question) -> bool:
+        names = [value for key, value in question.details if key.endswith("_name")]
+        self.asked.append((question.permission, names[0] if names else None))
+        return question.permission != self.refused or (self.about is not None and self.about not in names)
+
+
+class Knowing(Refusing):
+    """The same, with every answer at hand."""
+
+    def known(self, question: Question) -> bool | None:
+        return self.answer(question)
+
+
+def rule(server: Server, rules: Access) -> None:
+    """From now on all clients are under these rules."""
+    server.access = rules
+    for client in server.clients:
+        client.identify(client.identity)
 
 
 class DoubleDriver(TestDriver):

@@ -13,8 +13,8 @@ from pyvirtd.api.rpc import EVENTS
 from pyvirtd.api.types import DomainRef
 from pyvirtd.constants.domain import DomainEventType
 from pyvirtd.constants.error import ErrorNumber
-from pyvirtd.core.access import Access, Identity
 from pyvirtd.wire.packet import Packet
+from tests.daemon.doubles import Refusing, rule
 from tests.daemon.harness import TEST, Answered, RawClient, Serving, eventually, serving
 
 Work = Callable[[Serving, RawClient], Awaitable[None]]
@@ -208,17 +208,30 @@ def test_subscriptions_end_with_the_connection(tmp_path: Path, way: str) -> None
 
 
 def test_events_about_what_a_client_may_not_see_are_kept_from_it(tmp_path: Path) -> None:
-    class Blind(Access):
-        def check(self, identity: Identity, permission: str, obj: Any) -> bool:
-            return permission != "domain:getattr"
-
     async def work(server: Serving, actor: RawClient) -> None:
         watcher = await server.connect()
         await watcher.call(REGISTER, LIFECYCLE, None)
-        server.server.access = Blind()
+        rule(server.server, Refusing("domain:getattr"))
         await actor.call("domain_suspend", TEST)
         assert await watcher.call("connect_get_hostname") == "localhost"
         assert not watcher.packets
+
+    run(tmp_path, work)
+
+
+def test_events_that_wait_for_a_decision_come_in_order(tmp_path: Path) -> None:
+    async def work(server: Serving, actor: RawClient) -> None:
+        watcher = await server.connect()
+        await watcher.call(REGISTER, LIFECYCLE, None)
+        rules = Refusing("nothing")
+        peer = server.peers()[1]
+        peer.rules = rules
+        rules.gate.clear()
+        for _ in range(20):
+            await blink(actor)
+        assert not watcher.packets
+        rules.gate.set()
+        assert kinds(await watcher.events(40)) == BLINK * 20
 
     run(tmp_path, work)
 
