@@ -59,17 +59,15 @@ class QemuConfig(Settings):
         section="Graphics",
     )
     vnc_auto_unix_socket: bool = flag(False, "Serve VNC on a unix socket where the domain names no address.")
-    vnc_tls: bool = flag(False, "Encrypt VNC with TLS.", effective=False)
-    vnc_tls_x509_cert_dir: str | None = maybe_text(
-        CERT_DIR.format("VNC"), example="/etc/pki/libvirt-vnc", effective=False
-    )
+    vnc_tls: bool = flag(False, "Encrypt VNC with TLS.")
+    vnc_tls_x509_cert_dir: str | None = maybe_text(CERT_DIR.format("VNC"), example="/etc/pki/libvirt-vnc")
     vnc_tls_x509_secret_uuid: str | None = maybe_text(SECRET.format("VNC"), example=ZERO_UUID, effective=False)
-    vnc_tls_x509_verify: bool | None = maybe_flag(VERIFY.format("VNC", 0), example=True, effective=False)
+    vnc_tls_x509_verify: bool | None = maybe_flag(VERIFY.format("VNC", 0), example=True)
     vnc_password: str | None = maybe_text(
         "VNC password of domains that set none; only eight bytes count.", example="XYZ12345"
     )
     vnc_sasl: bool = flag(False, "Authenticate VNC users with SASL.")
-    vnc_sasl_dir: str | None = maybe_text(SASL_DIR.format("VNC"), example="/etc/sasl2", effective=False)
+    vnc_sasl_dir: str | None = maybe_text(SASL_DIR.format("VNC"), example="/etc/sasl2")
     vnc_allow_host_audio: bool = flag(False, HOST_AUDIO.format("VNC"), effective=False)
     spice_listen: str = text(
         "127.0.0.1",
@@ -80,8 +78,8 @@ class QemuConfig(Settings):
     spice_tls_x509_cert_dir: str | None = maybe_text(CERT_DIR.format("SPICE"), example="/etc/pki/libvirt-spice")
     spice_auto_unix_socket: bool = flag(False, "Serve SPICE on a unix socket where the domain names no address.")
     spice_password: str | None = maybe_text("SPICE password of domains that set none.", example="XYZ12345")
-    spice_sasl: bool = flag(False, "Authenticate SPICE users with SASL.", effective=False)
-    spice_sasl_dir: str | None = maybe_text(SASL_DIR.format("SPICE"), example="/etc/sasl2", effective=False)
+    spice_sasl: bool = flag(False, "Authenticate SPICE users with SASL.")
+    spice_sasl_dir: str | None = maybe_text(SASL_DIR.format("SPICE"), example="/etc/sasl2")
     nographics_allow_host_audio: bool = flag(False, HOST_AUDIO.format("no graphics"), effective=False)
     remote_display_port_min: int = unsigned(
         VNC_PORT_BASE,

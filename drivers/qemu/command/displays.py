@@ -2,6 +2,7 @@
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.command.address import on_off, put_address, put_virtio, virtio_driver
+from pyvirtd.drivers.qemu.command.chardev import DEFAULT_TLS
 from pyvirtd.drivers.qemu.command.context import Builder, Json, Props, escape
 from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.graphics import (
@@ -142,8 +143,11 @@ def _vnc(build: Builder, graphics: VncGraphics) -> None:
         words.append(f"share={graphics.share_policy}")
     if graphics.password.passwd or build.config.vnc_password:
         words.append("password=on")
+    if build.config.vnc_tls:
+        words.append(f"tls-creds={_vnc_credentials(build)}")
     if build.config.vnc_sasl:
         words.append("sasl=on")
+        _sasl_directory(build, build.config.vnc_sasl_dir)
     if graphics.power_control is not None:
         words.append(f"power-control={on_off(graphics.power_control)}")
     if (audio := audio_id(build, graphics.audio)) is not None:
@@ -153,12 +157,30 @@ def _vnc(build: Builder, graphics: VncGraphics) -> None:
         build.command.add("-k", graphics.keymap)
 
 
+def _vnc_credentials(build: Builder) -> str:
+    """The object with the server's certificate."""
+    config, name = build.config, "vnc-tls-creds0"
+    directory = config.vnc_tls_x509_cert_dir or config.default_tls_x509_cert_dir or DEFAULT_TLS
+    props = Props({"qom-type": "tls-creds-x509", "id": name, "dir": directory, "endpoint": "server"})
+    build.object(props.put("verify-peer", config.tls_verify(config.vnc_tls_x509_verify, default=False)))
+    return name
+
+
+def _sasl_directory(build: Builder, directory: str | None) -> None:
+    """Where the SASL library finds how it authenticates QEMU's clients."""
+    if directory is not None:
+        build.command.environment["SASL_CONF_PATH"] = directory
+
+
 def _address(listen: object) -> str | None:
     return listen.address if isinstance(listen, AddressListen | NetworkListen) else None
 
 
 def _spice(build: Builder, graphics: SpiceGraphics) -> None:
     words = _spice_listen(build, graphics)
+    if build.config.spice_sasl:
+        words.append("sasl=on")
+        _sasl_directory(build, build.config.spice_sasl_dir)
     if graphics.mouse is not None:
         words.append(f"agent-mouse={'off' if graphics.mouse == 'server' else 'on'}")
     if graphics.password.passwd or build.config.spice_password:
