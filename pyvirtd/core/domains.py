@@ -5,6 +5,8 @@ own defaults, start, stop, state.
 """
 
 import asyncio
+import logging
+import uuid as uuid_module
 from abc import abstractmethod
 from typing import Any, ClassVar, Generic
 
@@ -32,6 +34,8 @@ from pyvirtd.errors import InternalError, InvalidArg, NoDomainMetadata, Operatio
 from pyvirtd.model.domain import DomainDef, identity
 from pyvirtd.xml.element import LIVE, MIGRATABLE, SECURE, View
 
+log = logging.getLogger(__name__)
+
 Impact = DomainModificationImpact
 TEXTS_MAX = 64  # formatted definitions that are kept
 CHECK_PAUSE_S = 0.002  # between two definitions, so that calls come first
@@ -58,13 +62,38 @@ class HypervisorDriver(Driver, Generic[Dom]):
     async def load_definitions(self) -> None:
         """Know every domain on disk, at a glance; `check_definitions` looks into them later."""
         assert self.definitions is not None
-        for number, stored in enumerate(await self.definitions.load()):
+        found = await self.definitions.load()
+        for number, stored in enumerate(found):
             if number % 100 == 99:
                 await asyncio.sleep(0)
             try:
                 await self._know(stored)
             except VirtError as exc:
-                self.definitions.complain(stored.name, exc)
+                if not await self._undo_rename(stored, found):
+                    self.definitions.complain(stored.name, exc)
+
+    async def _undo_rename(self, stored: Stored, found: list[Stored]) -> bool:
+        """Take back a rename that the daemon's end cut short: the same definition is there under two names.
+
+        Nobody was told of the new one, so the file that was written first stays. Whether it was such a case.
+        """
+        assert self.definitions is not None
+        try:
+            renamed = DomainDef.parse(stored.text)
+            other = self.domains.by_uuid(uuid_module.UUID(renamed.uuid or "").bytes)
+            twin = next(one for one in found if one.name == other.name)
+            renamed.name = other.name
+            if renamed != other.config:
+                return False
+            old, new = sorted((twin, stored), key=lambda one: one.written_ns)
+            log.warning("domain %s: undoing its rename to %s, which was cut short", old.name, new.name)
+            await self.definitions.remove(new.name)
+            if new is twin:
+                self.domains.remove(other)
+                await self._know(stored)
+        except (VirtError, ValueError, StopIteration):
+            return False
+        return True
 
     async def _know(self, stored: Stored) -> None:
         name, uuid = identity(stored.text)

@@ -35,6 +35,7 @@ class Stored:
     text: str
     autostart: bool
     autostart_once: bool = False
+    written_ns: int = 0  # when the file was written
 
 
 class Definitions:
@@ -59,12 +60,13 @@ class Definitions:
             log.info("removed %s, left by a write that never ended", directory / leftover)
         for path in sorted(directory.glob("*.xml")):
             try:
-                text = read_text(path)
+                written_ns, text = path.stat().st_mtime_ns, read_text(path)
             except OSError as exc:
                 log.error("%s is left alone: %s", path, exc.strerror or exc)
                 continue
-            marks = (self.paths.autostart_link(path.stem), self.paths.autostart_once_link(path.stem))
-            found.append(Stored(path.stem, text, *(mark.is_symlink() for mark in marks)))
+            once = self.paths.autostart_once_link(path.stem).is_symlink()
+            autostart = self.paths.autostart_link(path.stem).is_symlink()
+            found.append(Stored(path.stem, text, autostart, once, written_ns))
         return found
 
     async def save(self, name: str, xml: str) -> None:

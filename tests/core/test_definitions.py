@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -26,8 +27,10 @@ def run(folder: Path, files: dict[str, str], work: Callable[[TestDriver], Awaita
     async def main() -> None:
         paths = Paths.system(folder)
         paths.qemu.config.mkdir(parents=True)
-        for name, text in files.items():
-            (paths.qemu.config / f"{name}.xml").write_text(text)
+        for number, (name, text) in enumerate(files.items()):
+            path = paths.qemu.config / f"{name}.xml"
+            path.write_text(text)
+            os.utime(path, ns=(0, number))
         host = Host(paths, True, DaemonConfig.parse("", "d"), QemuConfig.parse("", "q"), Hooks(paths))
         driver = TestDriver(host)
         driver.definitions = Definitions(paths.qemu, "edit")
@@ -89,11 +92,25 @@ def test_a_definition_broken_inside_is_found_by_the_check_and_let_go(
     assert (tmp_path / "etc/libvirt/qemu/inside.xml").read_text() == inside
 
 
-def test_two_files_with_one_uuid_give_one_domain(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("old", "new"), [("a", "b"), ("b", "a")])
+def test_a_rename_that_was_cut_short_is_undone(tmp_path: Path, old: str, new: str) -> None:
     async def work(driver: TestDriver) -> None:
-        assert len(list(driver.domains)) == 1
+        assert [dom.name for dom in driver.domains] == [old]
+        assert [path.name for path in driver.host.paths.qemu.config.glob("*.xml")] == [f"{old}.xml"]
 
-    run(tmp_path, {"a": good(1, "a"), "b": good(1, "b")}, work)
+    run(tmp_path, {old: good(1, old), new: good(1, new)}, work)
+
+
+def test_two_different_definitions_with_one_uuid_are_both_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(driver: TestDriver) -> None:
+        assert [dom.name for dom in driver.domains] == ["a"]
+        assert len(list(driver.host.paths.qemu.config.glob("*.xml"))) == 2
+
+    with caplog.at_level(logging.ERROR):
+        run(tmp_path, {"a": good(1, "a"), "b": good(1, "b").replace("<memory>1<", "<memory>2<")}, work)
+    assert "b.xml is left alone" in caplog.text
 
 
 def test_definitions_long_unused_are_text_again_and_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
