@@ -118,10 +118,10 @@ async def write_dump(
         # A write that hangs in a pipe is ended by ending who stands in between; one to a file needs nobody.
         piped = not stat.S_ISREG(os.fstat(file).st_mode)
         if flags & Flags.MEMORY_ONLY:
-            with Pipeline.writing(file, 0, Format.RAW, bypass=bypass, relay=True) as pipeline:
+            async with Pipeline.writing(file, 0, Format.RAW, bypass=bypass, relay=True) as pipeline:
                 await _piped(_dump_memory(dom, job, pipeline, FORMATS[format]), pipeline, job)
         else:
-            with Pipeline.writing(file, 0, dump_format(driver), bypass=bypass, relay=piped) as pipeline:
+            async with Pipeline.writing(file, 0, dump_format(driver), bypass=bypass, relay=piped) as pipeline:
                 await _piped(send_state(dom, pipeline.fd, job, unblock=pipeline.kill), pipeline, job)
         if not piped:
             await in_thread(os.fsync, file)

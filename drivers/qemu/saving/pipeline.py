@@ -7,6 +7,7 @@ file itself.
 import asyncio
 import errno
 import fcntl
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -22,8 +23,11 @@ from pyvirtd.errors import OperationFailed, from_os_error
 from pyvirtd.util.files import in_thread
 from pyvirtd.util.process import Launch, Process, spawn
 
+log = logging.getLogger(__name__)
+
 BLOCK = 1 << 20
 WORDS = 1024  # characters of a program's complaint that an error carries
+KILL_S = 5.0
 ENDING_S = 0.5  # between the end of a pipe and that of the program behind it
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 COMPRESS = {
@@ -50,17 +54,21 @@ class Pipeline:
 
     def __init__(self) -> None:
         self.fd = -1
+        self._ours = ExitStack()  # descriptors that the programs have by then
         self._programs: list[tuple[str, Process]] = []
         self._words = os.memfd_create("words", os.MFD_CLOEXEC)
 
     @classmethod
-    @contextmanager
-    def writing(cls, file: int, offset: int, format: Format, *, bypass: bool, relay: bool = False) -> Iterator[Self]:
+    @asynccontextmanager
+    async def writing(
+        cls, file: int, offset: int, format: Format, *, bypass: bool, relay: bool = False
+    ) -> AsyncIterator[Self]:
         """What QEMU writes comes to stand in a file from `offset`; `file` stays the caller's. Raises VirtError.
 
         `relay`: there is a program between in any case, so that `kill` makes QEMU's writes fail.
         """
-        with cls._made() as made, ExitStack() as ours:
+        async with cls._made() as made:
+            ours = made._ours
             programs = [COMPRESS[format]] if format is not Format.RAW else []
             target = file
             if bypass:
@@ -82,7 +90,8 @@ class Pipeline:
     @asynccontextmanager
     async def reading(cls, file: int, offset: int, format: Format, *, bypass: bool) -> AsyncIterator[Self]:
         """QEMU reads what stands in a file from `offset`, expanded; `file` stays the caller's. Raises VirtError."""
-        with cls._made() as made, ExitStack() as ours:
+        async with cls._made() as made:
+            ours = made._ours
             source = file
             if bypass:
                 pipe, writing = _pipe(ours)
@@ -104,17 +113,25 @@ class Pipeline:
             yield made
 
     @classmethod
-    @contextmanager
-    def _made(cls) -> Iterator[Self]:
+    @asynccontextmanager
+    async def _made(cls) -> AsyncIterator[Self]:
         made = cls()
         try:
-            yield made
+            with made._ours:
+                yield made
         finally:
-            made.close()
             made.kill()
-            for _, process in made._programs:
-                process.close()
-            os.close(made._words)
+            await asyncio.shield(made._bury())
+
+    async def _bury(self) -> None:
+        for name, process in self._programs:
+            try:
+                async with asyncio.timeout(KILL_S):
+                    await process.wait()
+            except TimeoutError:
+                log.error("process %d (%s) does not end", process.pid, name)
+            process.close()
+        os.close(self._words)
 
     def _start(self, argv: tuple[str, ...], stdin: int, stdout: int) -> None:
         launch = Launch(

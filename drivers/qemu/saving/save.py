@@ -196,7 +196,7 @@ async def _fill(dom: QemuDomain, job: Held, fd: int, image: Image, *, bypass: bo
         await in_thread(_write, fd, image.prologue())
     except OSError as exc:
         raise from_os_error(exc, f"failed to write header to domain save file of '{dom.name}'") from exc
-    with Pipeline.writing(fd, image.state_offset, image.format, bypass=bypass) as pipeline:
+    async with Pipeline.writing(fd, image.state_offset, image.format, bypass=bypass) as pipeline:
         try:
             await send_state(dom, pipeline.fd, job, unblock=pipeline.kill)
         except OperationFailed as exc:

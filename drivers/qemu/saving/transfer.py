@@ -27,6 +27,7 @@ OVER = ("completed", "failed", "cancelled")
 ASK_S = 2.0  # between two looks when no event comes
 ABORT_S = 30.0  # for QEMU to let go of the descriptor
 STATS_S = 5.0  # for QEMU to tell how far it is; the last figures count where it does not
+SETTLE_TIMES = 500  # a hundredth of a second each
 ENDING_S = 1.0  # for a QEMU that gave up to be gone
 
 
@@ -50,6 +51,7 @@ async def send_state(dom: QemuDomain, fd: int, job: Held, *, unblock: Callable[[
             except BaseException:
                 await asyncio.shield(_cancel(monitor, changed, unblock))
                 raise
+        await _settle(monitor)
     finally:
         job.refresh = None
     _note(job, answer)
@@ -155,6 +157,14 @@ async def stop_transfer(monitor: Monitor) -> None:
             await _cancel(monitor, changed, lambda: None)
 
 
+async def _settle(monitor: Monitor) -> None:
+    """Wait until QEMU, whose migration is over, takes commands that let the guest run again."""
+    for _ in range(SETTLE_TIMES):
+        if (await monitor.execute("query-status")).get("status") != "finish-migrate":
+            return
+        await asyncio.sleep(0.01)
+
+
 async def _ask(monitor: Monitor) -> dict[str, Any]:
     return dict(await monitor.execute("query-migrate") or {})
 
@@ -172,6 +182,7 @@ async def _cancel(monitor: Monitor, changed: asyncio.Event, unblock: Callable[[]
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), 0.1)
                 changed.clear()
+            await _settle(monitor)
     except VirtError:
         return
     except TimeoutError:
