@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from pyvirtd.api.connect import ConnectPart
 from pyvirtd.api.rpc import accepts
 from pyvirtd.core.host import kvm_max_vcpus
-from pyvirtd.drivers.qemu import cpu
 from pyvirtd.drivers.qemu.command import standalone, to_native
 from pyvirtd.errors import InternalError, InvalidArg
 from pyvirtd.model.domain import DomainDef
@@ -57,10 +56,6 @@ class Connect(ConnectPart):
     @accepts(0)
     async def connect_get_sysinfo(self, flags: int) -> str:
         return (await self.driver.host.info.sysinfo()).format()
-
-    @accepts(0)
-    def connect_get_cpu_model_names(self, arch: str, flags: int) -> list[str]:
-        return cpu.client_model_names(arch)
 
     @accepts(0)
     async def connect_domain_xml_to_native(self, native_format: str, domain_xml: str, flags: int) -> str:

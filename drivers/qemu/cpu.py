@@ -1,17 +1,24 @@
 """CPU models: which names libvirt has, what this QEMU means by them, and which model describes a CPU best.
 
-What a model contains comes from QEMU itself (`QemuCapabilities.cpu_definitions`); only names are written down here.
-Comparing and joining CPUs of several hosts (cpu-compare, cpu-baseline) is not here yet.
+What a model contains is `cpu_models`; comparing and joining CPUs of several hosts is `cpu_compare`.
 """
 
-from collections.abc import Iterable, Set
-from functools import lru_cache
+from collections.abc import Container, Iterable, Mapping, Set
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.capabilities.emulators import ARCHITECTURES
 from pyvirtd.drivers.qemu.capabilities.model import CpuDefinition, CpuModel, HostCpu, QemuCapabilities
-from pyvirtd.drivers.qemu.cpu_features import HostCpuid, from_qemu, in_order, vendor_name
+from pyvirtd.drivers.qemu.cpu_features import HostCpuid, in_order, vendor_name
+from pyvirtd.drivers.qemu.cpu_models import (
+    GENERIC,
+    X86_MODELS,
+    CpuSignature,
+    X86Model,
+    libvirt_features,
+    x86_models,
+)
 from pyvirtd.errors import InvalidArg, NoSupport
 from pyvirtd.model.capabilities import CpuFeaturePolicy, NamedCpu
 
@@ -20,24 +27,7 @@ PPC = ("ppc64", "ppc64le")
 # Architectures whose models libvirt has no list of: any name that QEMU knows will do.
 ANY_MODEL = ("armv6l", "armv7l", "armv7b", "aarch64", "s390", "s390x", "loongarch64")
 
-# Models that libvirt 9.0 knows, in its order. A definition with another name would not load there.
-X86_MODELS = (
-    "486", "pentium", "pentium2", "pentium3", "pentiumpro", "coreduo", "n270", "core2duo", "qemu32", "kvm32",
-    "cpu64-rhel5", "cpu64-rhel6", "qemu64", "kvm64", "Conroe", "Penryn", "Nehalem", "Nehalem-IBRS", "Westmere",
-    "Westmere-IBRS", "SandyBridge", "SandyBridge-IBRS", "IvyBridge", "IvyBridge-IBRS", "Haswell-noTSX",
-    "Haswell-noTSX-IBRS", "Haswell", "Haswell-IBRS", "Broadwell-noTSX", "Broadwell-noTSX-IBRS", "Broadwell",
-    "Broadwell-IBRS", "Skylake-Client", "Skylake-Client-IBRS", "Skylake-Client-noTSX-IBRS", "Skylake-Server",
-    "Skylake-Server-IBRS", "Skylake-Server-noTSX-IBRS", "Cascadelake-Server", "Cascadelake-Server-noTSX",
-    "Icelake-Client", "Icelake-Client-noTSX", "Icelake-Server", "Icelake-Server-noTSX", "Cooperlake", "Snowridge",
-    "athlon", "phenom", "Opteron_G1", "Opteron_G2", "Opteron_G3", "Opteron_G4", "Opteron_G5", "EPYC", "EPYC-IBPB",
-    "EPYC-Rome", "EPYC-Milan", "Dhyana",
-)  # fmt: skip
 PPC_MODELS = ("POWER6", "POWER7", "POWER8", "POWER9", "POWER10", "POWERPC_e5500", "POWERPC_e6500")
-# Models that are nobody's: a host of any maker may be described by them, whatever QEMU lets them say to the guest.
-GENERIC = frozenset(
-    {"486", "pentium", "pentium2", "pentium3", "pentiumpro", "qemu32", "kvm32", "qemu64", "kvm64"}
-    | {"cpu64-rhel5", "cpu64-rhel6"}
-)
 
 
 def model_names(arch: str) -> tuple[str, ...] | None:
@@ -70,6 +60,11 @@ def usable_names(caps: QemuCapabilities, virt_type: str, arch: str) -> list[CpuM
     return list({m.name: m for m in models if m.name in names}.values())
 
 
+def blocked_features(caps: QemuCapabilities, virt_type: str) -> dict[str, frozenset[str]]:
+    """What of each model the accelerator cannot give on this host, by libvirt's names."""
+    return {m.name: libvirt_features(frozenset(m.blockers)) for m in caps.cpu_models(virt_type) if m.blockers}
+
+
 def vendor_of(caps: QemuCapabilities, name: str, arch: str) -> str | None:
     """The maker of a model; None for generic models and for architectures without makers."""
     if arch in PPC:
@@ -79,23 +74,9 @@ def vendor_of(caps: QemuCapabilities, name: str, arch: str) -> str | None:
     return vendor_name(definition.vendor)
 
 
-@lru_cache(maxsize=512)
-def libvirt_features(qemu_names: frozenset[str]) -> frozenset[str]:
-    """Features by libvirt's names; what libvirt has no name for is left out."""
-    return frozenset(name for n in qemu_names if (name := from_qemu(n)))
-
-
-class CpuSignature(NamedTuple):
-    """What a CPU says it is: CPUID leaf 1, and its maker's twelve letters."""
-
-    vendor: str
-    family: int
-    model: int
-
-
 def describe_host(caps: QemuCapabilities | None, host: HostCpuid) -> NamedCpu:
     """The host's own CPU: the largest model that it contains wholly, and the features it has beyond it."""
-    signature = CpuSignature(host.vendor, host.family, host.model)
+    signature = CpuSignature(host.vendor, host.family, host.model, host.stepping)
     return best_match(caps.cpu_definitions if caps else (), host.features, signature, may_disable=False)
 
 
@@ -109,55 +90,86 @@ def describe_guest(caps: QemuCapabilities, virt_type: str, *, migratable: bool =
         return None
     cpu = side.host_cpu
     names = cpu.features - cpu.unmigratable if migratable else cpu.features
-    return best_match(caps.cpu_definitions, libvirt_features(names), _signature(cpu), may_disable=True)
+    blocked = blocked_features(caps, virt_type)
+    return best_match(caps.cpu_definitions, libvirt_features(names), _signature(cpu), may_disable=True, blocked=blocked)
 
 
 def _signature(cpu: HostCpu) -> CpuSignature:
-    return CpuSignature(cpu.vendor or "", cpu.numbers.get("family", 0), cpu.numbers.get("model", 0))
+    numbers = cpu.numbers
+    return CpuSignature(cpu.vendor or "", numbers.get("family", 0), numbers.get("model", 0), numbers.get("stepping"))
 
 
 class _Rank(NamedTuple):
     """How near a model is; the greatest wins."""
 
+    preferred: bool
     same_processor: bool
-    differences: int  # negative: fewer is greater
-    disabled: int  # negative too
+    differences: int  # their weight; negative: less is greater
     place: int  # in libvirt's order
 
 
 def best_match(
-    definitions: Iterable[CpuDefinition], features: Set[str], signature: CpuSignature, *, may_disable: bool
+    definitions: tuple[CpuDefinition, ...],
+    features: Set[str],
+    signature: CpuSignature,
+    *,
+    may_disable: bool,
+    preferred: str | None = None,
+    usable: Container[str] = X86_MODELS,
+    blocked: Mapping[str, Set[str]] = MappingProxyType({}),
 ) -> NamedCpu:
-    """The model nearest to a CPU, never one of another maker.
+    """The model nearest to a CPU, never one of another maker; the CPU of a signature without a maker is anybody's.
 
-    A model of the CPU's own family and model number wins over all others, then the one with the fewest differences,
-    then the one with the fewest features to disable. Without a model at all the CPU is only its features.
+    The `preferred` model wins over all others, then one of the CPU's own family and model number, then the one with
+    the smallest differences. Without a model at all the CPU is only
+    its features. `blocked`: features of each model that the hypervisor cannot give, which are disabled in any case.
     """
     ranked = {
-        rank: definition
-        for definition in definitions
-        if (rank := _rank(definition, features, signature, may_disable=may_disable))
+        rank: model
+        for model in x86_models(definitions).values()
+        if model.name in usable
+        and (
+            rank := _rank(
+                model, features, signature, blocked.get(model.name, ()), may_disable=may_disable, preferred=preferred
+            )
+        )
     }
     vendor = vendor_name(signature.vendor)
     if not ranked:
         return NamedCpu(None, vendor, _policies(in_order(features), "require"))
     best = ranked[max(ranked)]
-    contained = libvirt_features(best.features)
-    added = _policies(in_order(features - contained), "require")
-    return NamedCpu(best.name, vendor, added + _policies(in_order(contained - features), "disable"))
+    away = (best.features - features) | set(blocked.get(best.name, ()))
+    added = _policies(in_order(features - best.features - away), "require")
+    taken = _policies(in_order(away), "disable")
+    if may_disable:  # what newer QEMUs left out of the model is always said
+        taken += _policies(in_order(best.gone - features), "disable")
+    return NamedCpu(best.name, vendor, added + taken)
 
 
-def _rank(definition: CpuDefinition, features: Set[str], signature: CpuSignature, *, may_disable: bool) -> _Rank | None:
+def _rank(
+    model: X86Model,
+    features: Set[str],
+    signature: CpuSignature,
+    blocked: Iterable[str],
+    *,
+    may_disable: bool,
+    preferred: str | None,
+) -> _Rank | None:
     """None for a model that will not do at all."""
-    generic = definition.name in GENERIC
-    if definition.name not in X86_MODELS or not (generic or definition.vendor == signature.vendor):
+    if signature.vendor and model.vendor and model.letters != signature.vendor:
         return None
-    contained = libvirt_features(definition.features)
-    disabled = len(contained - features)
-    if disabled and not may_disable:
+    if not (model.for_guests if may_disable else model.for_hosts):
         return None
-    same = not generic and (definition.family, definition.model) == (signature.family, signature.model)
-    return _Rank(same, -len(contained ^ features), -disabled, X86_MODELS.index(definition.name))
+    away = model.features - (features - set(blocked))
+    if away and not may_disable:
+        return None
+    weight = len(features - model.features - away) + _penalty(len(away))
+    return _Rank(model.name == preferred, model.is_of(signature), -weight, X86_MODELS.index(model.name))
+
+
+def _penalty(disabled: int) -> int:
+    """The weight of features that a model has to lose; each more weighs more, as the choices of libvirtd 9.0 show."""
+    return 2 + disabled + disabled * disabled // 5 if disabled else 0
 
 
 def _policies(names: Iterable[str], policy: str) -> tuple[CpuFeaturePolicy, ...]:

@@ -172,8 +172,11 @@ def parse_cpuinfo(text: str) -> HostCpuid:
     flags = fields.get("flags", "").split()
     microcode = fields.get("microcode")
     bits = re.match(r"(\d+) bits physical", fields.get("address sizes", ""))
+    features = {name for flag in flags if (name := from_linux(flag))}
+    if "xsave" in features:  # Linux turns it on and does not tell
+        features.add("osxsave")
     return HostCpuid(
-        features=frozenset(name for flag in flags if (name := from_linux(flag))),
+        features=frozenset(features),
         vendor=fields.get("vendor_id", ""),
         family=int(fields.get("cpu family", 0)),
         model=int(fields.get("model", 0)),
@@ -186,6 +189,11 @@ def parse_cpuinfo(text: str) -> HostCpuid:
 def vendor_name(letters: str) -> str | None:
     """libvirt's word for the twelve letters of CPUID ("AMD")."""
     return next((word for word, known in _MAKERS.items() if known == letters), None)
+
+
+def vendor_letters(name: str | None) -> str | None:
+    """The twelve letters of CPUID for libvirt's word; None for a maker that is not known."""
+    return _MAKERS.get(name) if name is not None else None
 
 
 def read_sev_guests(cpuid_device: str = "/dev/cpu/0/cpuid") -> tuple[int, int]:

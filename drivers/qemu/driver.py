@@ -133,8 +133,12 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
     # --- definitions -----------------------------------------------------------------------------------------
 
     async def _probe(self, binary: str) -> QemuCapabilities:
+        return await probe(binary, run_as=self.probe_identity())
+
+    def probe_identity(self) -> RunAs | None:
+        """Who an emulator runs as while it is only asked; None: the daemon's own user."""
         identity = self.credentials.identity if self.host.privileged else None
-        return await probe(binary, run_as=RunAs(identity.uid, identity.gid) if identity else None)
+        return RunAs(identity.uid, identity.gid) if identity else None
 
     async def parse(self, xml: str, *, validate: bool = False) -> DomainDef:
         run = in_thread if len(xml) > LONG_DOCUMENT else _at_once

@@ -6,6 +6,7 @@ from pyvirtd.drivers.qemu.blocks import Blocks
 from pyvirtd.drivers.qemu.blocks_threshold import BlockThreshold
 from pyvirtd.drivers.qemu.connect import Connect
 from pyvirtd.drivers.qemu.consoles import Consoles
+from pyvirtd.drivers.qemu.cpu_calls import CpuCalls
 from pyvirtd.drivers.qemu.displays import Displays
 from pyvirtd.drivers.qemu.dump_calls import Dumps
 from pyvirtd.drivers.qemu.guest_agent import GuestAgent
@@ -27,6 +28,7 @@ from pyvirtd.drivers.qemu.tune_sets import TuneSets
 PARTS: tuple[type[Part], ...] = (
     Domains,
     Connect,
+    CpuCalls,
     HostNode,
     Stats,
     Saved,

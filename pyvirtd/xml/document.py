@@ -43,12 +43,12 @@ def _parser() -> etree.XMLParser:
     return etree.XMLParser(**_OPTIONS)
 
 
-def parse_document(text: str, *, root: str = "", domain: ErrorDomain = ErrorDomain.DOMAIN) -> Node:
-    """The root element of `text`, which must be named `root` when that is given.
+def parse_document(text: str, *, root: str = "", domain: ErrorDomain = ErrorDomain.DOMAIN, what: str = "") -> Node:
+    """The root element of `text`, which must be named `root` when that is given. `what` is its name in messages.
 
     Raises XmlDetail with line and excerpt when it is not well formed, XmlError when it breaks a limit.
     """
-    what = f"({root}_definition)" if root else "(definition)"
+    what = f"({what or f'{root}_definition'.lstrip('_')})"
     data = _checked(text, domain)
     try:
         top = etree.fromstring(data, _parser())
@@ -117,6 +117,7 @@ def _not_well_formed(exc: etree.XMLSyntaxError, data: bytes, what: str, domain: 
     line, column = exc.position
     lines = data.split(b"\n")
     excerpt = lines[line - 1].decode("utf-8", "replace")[:256] if 0 < line <= len(lines) else ""
+    excerpt = excerpt if data else "(null)"
     reason = (exc.msg or "not well formed").split(", line ")[0]
     mark = "-" * max(0, min(column, 256) - 1) + "^"
     raise XmlDetail(f"{what}:{line}: {reason}\n{excerpt}\n{mark}", domain=domain) from exc

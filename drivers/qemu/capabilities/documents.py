@@ -92,12 +92,9 @@ class CapabilityDocuments:
 
         `used_emulators` are paths that definitions have; other paths must be ones that `emulators.allowed` accepts.
         """
-        wanted_type = domain.wanted_virt_type(virt_type)
-        wanted_arch = domain.wanted_arch(arch)
-        path = domain.wanted_emulator(emulator, wanted_arch, await self.installed(), used_emulators)
-        choice = domain.choose(await self.cache.get(path), wanted_arch, wanted_type, machine)
+        choice = await self.choice(emulator, arch, machine, virt_type, used_emulators)
         offers = await self._host_offers()
-        key = (path, choice.arch, choice.machine.name, choice.virt_type)
+        key = (choice.caps.binary, choice.arch, choice.machine.name, choice.virt_type)
         made = self._made.get(key)
         if made is None or made.caps is not choice.caps or made.offers != offers:
             made = _Made(choice.caps, offers, await asyncio.to_thread(lambda: domain.build(choice, offers).format()))
@@ -105,6 +102,20 @@ class CapabilityDocuments:
                 self._made.clear()
             self._made[key] = made
         return made.text
+
+    async def choice(
+        self,
+        emulator: str | None,
+        arch: str | None,
+        machine: str | None,
+        virt_type: str | None,
+        used_emulators: Iterable[str] = (),
+    ) -> domain.Choice:
+        """What a client's choice of emulator, architecture, machine and type comes down to. Raises as `domain_xml`."""
+        wanted_type = domain.wanted_virt_type(virt_type)
+        wanted_arch = domain.wanted_arch(arch)
+        path = domain.wanted_emulator(emulator, wanted_arch, await self.installed(), used_emulators)
+        return domain.choose(await self.cache.get(path), wanted_arch, wanted_type, machine)
 
     async def installed(self) -> dict[str, str]:
         """The default emulator of each architecture; looked for again after a program came or went."""

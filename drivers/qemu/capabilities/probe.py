@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -42,6 +43,7 @@ MAX_SKIPPED = 4
 # QEMU's names of targets that libvirt calls otherwise.
 ARCH_OF_TARGET = {"i386": "i686", "arm": "armv7l", "or1k": "openrisc", "hppa": "parisc"}
 X86 = ("i686", "x86_64")
+_VERSIONED = re.compile(r"-v[0-9]+$")
 
 
 class RunAs(NamedTuple):
@@ -98,6 +100,31 @@ async def _ask_patiently(binary: str, accelerators: str, run_as: RunAs | None) -
             if exc.fatal_type is None or len(skipped) >= MAX_SKIPPED:
                 raise
             skipped.add(exc.fatal_type)
+
+
+@contextlib.asynccontextmanager
+async def ask(binary: str, run_as: RunAs | None, timeout_s: float = 30.0) -> AsyncIterator["Answers"]:
+    """An emulator under TCG to put single questions to. Raises ProbeFailed when it does not start or answer in time."""
+    try:
+        async with asyncio.timeout(timeout_s), _running(binary, "tcg", run_as) as asker:
+            yield Answers(asker.qmp)
+    except TimeoutError as exc:
+        raise ProbeFailed(f"Failed to ask QEMU binary {binary}: no answer within {timeout_s:g} seconds") from exc
+
+
+class Answers:
+    """QMP whose refusals are a client's errors."""
+
+    def __init__(self, qmp: QMPClient) -> None:
+        self._qmp = qmp
+
+    async def execute(self, command: str, **arguments: object) -> dict[str, Any]:
+        """The reply, an object. Raises InternalError with QEMU's words."""
+        try:
+            reply = await self._qmp.execute(command, arguments or None)
+        except ExecuteError as exc:
+            raise InternalError(f"unable to execute QEMU command '{command}': {exc}", domain=ErrorDomain.QEMU) from exc
+        return reply if isinstance(reply, dict) else {}
 
 
 @contextlib.asynccontextmanager
@@ -305,7 +332,7 @@ async def _ask_definitions(qmp: _Asker, models: Iterable[CpuModel]) -> tuple[Cpu
     """What each model means, versions left out: an unversioned name is an alias of one of them."""
     found = []
     for name in (m.name for m in models if m.name not in ("host", "max", "base")):
-        if name.rpartition("-v")[2].isdigit() or (props := await _expand(qmp, name, "static")) is None:
+        if _VERSIONED.search(name) or (props := await _expand(qmp, name, "static")) is None:
             continue
         found.append(
             CpuDefinition(

@@ -2,8 +2,9 @@
 
 from pyvirtd.drivers.qemu.command.address import on_off
 from pyvirtd.drivers.qemu.command.context import Builder, Props, escape
-from pyvirtd.drivers.qemu.cpu import describe_guest, libvirt_features
+from pyvirtd.drivers.qemu.cpu import describe_guest
 from pyvirtd.drivers.qemu.cpu_features import in_order, to_qemu
+from pyvirtd.drivers.qemu.cpu_models import libvirt_features
 from pyvirtd.model.cpu import CacheMode, Cpu, CpuMatch, CpuMode, FeaturePolicy, IothreadId, MaxPhysAddrMode
 from pyvirtd.model.features import Features, HypervMode, Timer, TimerName
 

@@ -73,7 +73,7 @@ def test_cpuinfo_of_another_architecture_is_empty() -> None:
 def test_own_family_and_model_win() -> None:
     found = best_match(DEFINITIONS, BASE, AMD, may_disable=True)
     assert found.model == "EPYC"
-    assert [f.name for f in found.features if f.policy == "disable"] == ["aes", "svm"]
+    assert [f.name for f in found.features if f.policy == "disable"] == ["vme", "aes", "svm", "monitor"]
 
 
 def test_host_is_never_described_by_taking_away() -> None:
