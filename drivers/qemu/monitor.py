@@ -166,16 +166,16 @@ class Monitor:
         return dict(await self._client._raw(text.encode(), assign_id=False))
 
     def send_fd(self, fd: int) -> None:
-        """Pass a descriptor beside the next command; the caller keeps its own."""
-        self._client.send_fd_scm(fd)
+        """Pass a descriptor beside the next command; the caller keeps its own. Raises MonitorClosed."""
+        try:
+            self._client.send_fd_scm(fd)
+        except (StateError, OSError) as exc:
+            raise MonitorClosed from exc
 
     async def execute_with_fd(self, command: str, arguments: dict[str, Any], fd: int) -> Any:
         """Execute a command that takes a descriptor; the caller keeps its own."""
         async with self._passing:
-            try:
-                self.send_fd(fd)
-            except OSError as exc:
-                raise MonitorClosed from exc
+            self.send_fd(fd)
             return await self.execute(command, arguments)
 
     async def pass_fd(self, name: str, fd: int) -> None:
