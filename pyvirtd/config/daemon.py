@@ -75,7 +75,7 @@ class DaemonConfig(Settings):
     )
     auth_tls: str = text("none", "How TLS clients prove who they are beyond their certificate.", choices=AUTH_SCHEMES)
     tcp_min_ssf: int = unsigned(
-        56, "Least strength of the SASL security layer over plain TCP, in bits.", low=56, example=112, effective=False
+        56, "Least strength of the SASL security layer over plain TCP, in bits.", low=56, example=112
     )
     access_drivers: tuple[str, ...] = words(
         (),
@@ -109,7 +109,6 @@ class DaemonConfig(Settings):
         "SASL user names let in, with * for any text; every authenticated user when not set, nobody when the list is "
         "empty.",
         example=("*@EXAMPLE.COM",),
-        effective=False,
     )
 
     max_clients: int = unsigned(

@@ -38,7 +38,7 @@ def text(drivers: list[type[Driver]]) -> str:
     for procedure in PROCEDURES.values():
         marks = implementers(procedure, drivers)
         if procedure.part.__name__ == SESSION_PART:
-            marks = ["daemon"] if _in_session(procedure) else []
+            marks = ["daemon"]  # its part lives above this layer; a test compares
         for name in marks:
             counts[name] += 1
         cells = " | ".join("yes" if name in marks else "" for name in names)
@@ -47,14 +47,6 @@ def text(drivers: list[type[Driver]]) -> str:
     summary = ", ".join(f"{name}: {count}" for name, count in counts.items())
     head = f"| number | procedure | read-only | {' | '.join(names)} |\n|---|---|---|{'---|' * len(names)}\n"
     return f"{HEADER}Of {len(PROCEDURES)} procedures: {summary}.\n\n{head}" + "\n".join(rows) + "\n"
-
-
-# The daemon's part lives above this layer, so what it leaves out is named here; a daemon test compares.
-NOT_IN_SESSION = frozenset(("auth_sasl_init", "auth_sasl_start", "auth_sasl_step"))
-
-
-def _in_session(procedure: Procedure) -> bool:
-    return procedure.name not in NOT_IN_SESSION
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 https://libvirt.org/kbase/tlscerts.html
 """
 
-import fnmatch
 import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from pyvirtd.daemon.distinguished_name import distinguished_name
 from pyvirtd.daemon.tls_priority import apply_priority
 from pyvirtd.errors import AuthFailed, InternalError, SystemError_, VirtError, from_os_error
 from pyvirtd.paths import Paths, TlsPaths
+from pyvirtd.util.wildcards import matches
 
 DEFAULT_PRIORITY = "NORMAL"
 SERVER_PURPOSE = x509.oid.ExtendedKeyUsageOID.SERVER_AUTH
@@ -45,11 +44,6 @@ class TlsServer:
         if self.allowed is not None and not matches(name, self.allowed):
             raise AuthFailed(f"tls_allowed_dn_list does not name '{name}'", domain=From.RPC)
         return name
-
-
-def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns matches: * is any text, ? any character, and nothing else is special."""
-    return any(fnmatch.fnmatchcase(name, pattern.replace("[", "[[]")) for pattern in patterns)
 
 
 def tls_server(config: DaemonConfig, paths: Paths) -> TlsServer:

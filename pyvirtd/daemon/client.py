@@ -163,6 +163,20 @@ class Client(Caller):
         if self._waiting and self._turn is None:
             self._turn = asyncio.get_running_loop().call_soon(self._run_waiting)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether one call runs and nothing has come after it."""
+        return not (self.in_flight > 1 or self._waiting or self.framer.buffered or self.framer.wants_fds)
+
+    def hold(self) -> None:
+        """Read nothing until `go_on`: what comes next means something else then."""
+        self.transport.pause()
+
+    def go_on(self) -> None:
+        """Read again."""
+        if not self._ending:
+            self.transport.resume()
+
     def call_done(self) -> None:
         """A call in flight ended."""
         self.in_flight -= 1

@@ -26,6 +26,7 @@ from pyvirtd.core.driver import Driver
 from pyvirtd.core.registry import driver_for_uri
 from pyvirtd.daemon.auth import remaining
 from pyvirtd.daemon.auth_polkit import PolkitSession
+from pyvirtd.daemon.auth_sasl import SaslSession
 from pyvirtd.daemon.client import Client, check_event
 from pyvirtd.errors import InternalError, NoSupport, OperationDenied
 
@@ -156,7 +157,7 @@ class DaemonDriver(Driver):
     """The daemon's own handlers, in the table of every connection."""
 
     name = "remote"
-    parts: ClassVar[tuple[type[Part], ...]] = (Session, PolkitSession)
+    parts: ClassVar[tuple[type[Part], ...]] = (Session, PolkitSession, SaslSession)
     error_domain = From.RPC
 
     def function_name(self, procedure: Any) -> str:

@@ -37,6 +37,11 @@ class TlsTransport(Transport):
     def secure(self) -> bool:
         return True
 
+    @property
+    def strength(self) -> int:
+        cipher = self._tls.cipher()
+        return cipher[2] if cipher else 0
+
     def _too_late(self) -> None:
         log.warning("a TLS client is dropped: no handshake within %g s", HANDSHAKE_S)
         self.close()

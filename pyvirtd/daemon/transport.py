@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pyvirtd.core.access import Identity
 from pyvirtd.util.process import process_start_time
@@ -27,6 +27,13 @@ LINGER_S = 5.0  # for the last bytes to a peer that is about to be closed
 STALL_S = 120.0  # that a peer may leave waiting bytes untouched before it is dropped
 SO_PEERPIDFD = 77  # asm-generic/socket.h, since Linux 6.5
 _CONTROL_SIZE = socket.CMSG_SPACE(FDS_MAX * 4)
+
+
+class Endpoints(NamedTuple):
+    """Both ends of a network connection as Cyrus SASL writes them: ADDRESS;PORT."""
+
+    local: str
+    remote: str
 
 
 class Receiver(Protocol):
@@ -96,6 +103,19 @@ class Transport:
     def secure(self) -> bool:
         """Whether others on the way cannot read along."""
         return False
+
+    @property
+    def strength(self) -> int:
+        """How strong the encryption of the connection itself is, in bits."""
+        return 0
+
+    def endpoints(self) -> Endpoints | None:
+        """The addresses of a network connection; None for another, and for one that is gone."""
+        try:
+            (host, port, *_), (peer, peer_port, *_) = self._sock.getsockname(), self._sock.getpeername()
+        except OSError:
+            return None
+        return Endpoints(f"{host};{port}", f"{peer};{peer_port}")
 
     def identity(self) -> Identity:
         """What the socket says about the peer. Raises OSError when it is gone."""
@@ -299,7 +319,12 @@ class TcpTransport(Transport):
         if self._closing:
             return
         if self._layer is not None:
-            data = self._layer.encode(data)
+            try:
+                data = self._layer.encode(data)
+            except LayerError as exc:
+                log.warning("a connection ends: %s", exc)
+                self.close()
+                return
         elif self._next is not None:
             self._layer = self._next
         super().write(data)
@@ -319,6 +344,9 @@ class UnixTransport(Transport):
     @property
     def secure(self) -> bool:
         return True
+
+    def endpoints(self) -> Endpoints | None:
+        return None
 
     def identity(self) -> Identity:
         """The peer's credentials, as the kernel took them at connect."""

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pyvirtd.config import DaemonConfig
-from pyvirtd.daemon.certificates import check_certificates, credentials, matches, tls_server
+from pyvirtd.daemon.certificates import check_certificates, credentials, tls_server
 from pyvirtd.daemon.distinguished_name import distinguished_name
 from pyvirtd.daemon.tls_priority import apply_priority
 from pyvirtd.errors import ConfigUnsupported, VirtError
@@ -151,14 +151,6 @@ def test_names_are_in_the_certificates_order_and_escaped() -> None:
     )
     parts = [x509.NameAttribute(NameOID.COMMON_NAME, "x"), x509.NameAttribute(x509.ObjectIdentifier("1.2.3"), "y")]
     assert distinguished_name(x509.Name([x509.RelativeDistinguishedName(parts)])) == "CN=x+1.2.3=y"
-
-
-def test_patterns_know_two_wildcards() -> None:
-    assert matches("C=GB,CN=x[1]", ["C=GB,CN=?[1]"])
-    assert matches("C=GB,CN=abc", ["nobody", "C=GB,*"])
-    assert not matches("C=GB,CN=x1", ["C=GB,CN=[a-z]1"])
-    assert not matches("C=GB,CN=abc", [])
-    assert not matches("C=GB,CN=abc", ["c=gb,*"])
 
 
 # --- priorities ------------------------------------------------------------------------------------------------------
