@@ -1,5 +1,6 @@
 """What a user installs holds the drivers: proved on a source archive and on the wheel built from that archive."""
 
+import configparser
 import importlib.metadata
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.host import ROOT
 
+DEBIAN_NAMES = {"systemd-python": "systemd"}
 DRIVER_FILES = sorted(
     str(path.relative_to(ROOT / "drivers")) for path in (ROOT / "drivers").rglob("*.py") if path.is_file()
 )
@@ -91,3 +93,20 @@ def test_entry_point_loads(entry: importlib.metadata.EntryPoint) -> None:
 def test_both_drivers_are_entry_points() -> None:
     names = {entry.name for entry in installed_entry_points() if entry.group == "pyvirtd.drivers"}
     assert names >= {"qemu", "test"}
+
+
+def test_debian_package_has_the_version_and_what_the_project_needs() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    changelog = (ROOT / "debian" / "changelog").read_text()
+    assert changelog.startswith(f"pyvirtd ({setup['metadata']['version']})")
+    control = (ROOT / "debian" / "control").read_text()
+    vendored = (ROOT / "debian" / "vendor" / "requirements.txt").read_text()
+    for name in setup["options"]["install_requires"].split():
+        assert f"python3-{DEBIAN_NAMES.get(name, name)},\n" in control or f"\n{name}==" in vendored
+
+
+def test_debian_package_installs_every_unit() -> None:
+    rules = (ROOT / "debian" / "rules").read_text()
+    named = {word for line in rules.splitlines() if "dh_installsystemd " in line for word in line.split()}
+    assert {path.name for path in (ROOT / "systemd").glob("*.s[eo][rc]*")} <= named
