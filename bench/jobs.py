@@ -86,6 +86,28 @@ def _memory(name: str) -> Callable[[Host, int], Figures]:
     return lambda host, _round: {name: host.pss_kib() / 1024}
 
 
+def _saved(word: str) -> Callable[[Host, int], Figures]:
+    """Saving and restoring in a format. The daemon takes that from qemu.conf, and reads it when it starts."""
+
+    def run(host: Host, _round: int) -> Figures:
+        config = host.path("/etc/libvirt/qemu.conf" if host.mode == "system" else "config/libvirt/qemu.conf")
+        before = config.read_text() if config.exists() else ""
+        suffix = "" if word == "raw" else f"-{word}"
+        names = ("managed-save", "managed-start", "save", "restore")
+        if word == "zstd" and host.daemon != "pyvirtd":
+            return {}
+        try:
+            config.parent.mkdir(parents=True, exist_ok=True)
+            config.write_text(f'{before}\nsave_image_format = "{word}"\n')
+            host.restart()
+            taken = client(host, "saved", managed=word == "raw")
+        finally:
+            config.write_text(before)
+        return {f"{name}{suffix}": taken[name] for name in names if name in taken}
+
+    return run
+
+
 DEFINE_ROUNDS = 4
 
 # The order matters: first the empty daemon, last the one that holds a thousand domains.
@@ -99,6 +121,9 @@ JOBS = (
     Job(("redefine",), _simple("redefine", count=40)),
     Job(("start", "destroy"), _simple("start", count=3)),
     Job(("ten-starts", "stats-running"), _simple("ten", count=10)),
+    Job(("managed-save", "managed-start", "save", "restore"), _saved("raw")),
+    Job(("save-lzop", "restore-lzop"), _saved("lzop"), rounds=1),
+    Job(("save-zstd", "restore-zstd"), _saved("zstd"), rounds=1),
     Job(("define",), _define, rounds=DEFINE_ROUNDS, combine=sum),
     Job(("list", "stats-inactive"), _simple("many", count=10, domains=DOMAINS), needs="define"),
     Job(("memory",), _memory("memory"), rounds=1, needs="define"),
