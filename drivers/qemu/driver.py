@@ -141,10 +141,10 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         return RunAs(identity.uid, identity.gid) if identity else None
 
     async def parse(self, xml: str, *, validate: bool = False) -> DomainDef:
+        if validate:
+            await schema.validate(xml, "domain", DomainDef)
         run = in_thread if len(xml) > LONG_DOCUMENT else _at_once
         definition = await run(DomainDef.parse, xml)
-        if validate:
-            await schema.validate(xml, "domain")
         check_name(definition.name)
         caps = await self.complete(definition, run=run)
         await run(self.check, definition, caps)

@@ -199,9 +199,9 @@ class TestDriver(HypervisorDriver[TestDomain]):
         dom.reason = DomainRunningReason.UNKNOWN
 
     async def parse(self, xml: str, *, validate: bool = False) -> DomainDef:
-        definition = DomainDef.parse(xml)
         if validate:
-            await schema.validate(xml, "domain")
+            await schema.validate(xml, "domain", DomainDef)
+        definition = DomainDef.parse(xml)
         check_name(definition.name)
         definition.uuid = definition.uuid or str(uuid.uuid4())
         if definition.current_memory_kib is None:

@@ -7,7 +7,7 @@ import re
 from enum import StrEnum
 
 from pyvirtd.constants.error import ErrorDomain
-from pyvirtd.errors import InternalError, XmlError
+from pyvirtd.errors import ConfigUnsupported, InternalError, XmlError
 from pyvirtd.model.refusals import internal, wrong
 from pyvirtd.xml.document import Node
 from pyvirtd.xml.element import Element, View, attr, child, children, content, flag, says, text, via
@@ -79,9 +79,16 @@ class Spinlocks(Element, tag="spinlocks"):
             self.retries = None
 
 
-class Stimer(Element, tag="stimer", strict="unsupported Hyper-V stimer feature: {}"):
+class Stimer(Element, tag="stimer"):
+    """Its features are looked at only when it is on."""
+
     state: OnOff | None = attr(required=True)
-    direct: OnOff | None = via("direct", "state", required=True)
+    direct: OnOff | None = via("direct", "state", required=True, when=says("state", "on"))
+
+    def parsed(self, node: Node, view: View) -> None:
+        strange = [kid.tag for kid in node if isinstance(kid.tag, str) and kid.tag != "direct"]
+        if self.state and strange:
+            raise ConfigUnsupported(f"unsupported Hyper-V stimer feature: {strange[0]}", domain=ErrorDomain.DOMAIN)
 
 
 class VendorId(Element, tag="vendor_id"):

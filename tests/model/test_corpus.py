@@ -9,6 +9,8 @@ import pytest
 
 from pyvirtd.errors import VirtError
 from pyvirtd.model.domain import DomainDef
+from pyvirtd.xml.check import find_unknown
+from pyvirtd.xml.document import parse_document
 from pyvirtd.xml.element import SECURE
 
 FAMILIES = ("domain", "generic", "lxc")
@@ -49,3 +51,14 @@ def test_reading_twice_changes_nothing(reference: Path, family: str) -> None:
             once = DomainDef.parse(record["in"]).format(SECURE)
             twice = DomainDef.parse(once).format(SECURE)
             assert once == twice, "\n".join(difflib.unified_diff(once.splitlines(), twice.splitlines()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_libvirtd_took_also_validates_by_the_declarations(reference: Path, family: str) -> None:
+    refused = {}
+    for record in records(reference, family):
+        if "xml" in record:
+            wrong = find_unknown(DomainDef, parse_document(record["xml"]))
+            if wrong is not None:
+                refused[record["name"]] = wrong.text
+    assert refused == {}
