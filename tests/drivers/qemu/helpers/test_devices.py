@@ -145,3 +145,22 @@ def test_user_has_helpers_of_his_own(session: SessionHost) -> None:
     session.ok("destroy own")
     assert not any((run / name).exists() for name in files)
     session.ok("undefine own")
+
+
+@needs_swtpm
+def test_helper_of_a_start_that_was_cut_off_is_ended(host: SystemHost) -> None:
+    """The daemon died before anybody noted the guest; a program of another kind with that number is left alone."""
+    script = """
+set -e
+mkdir -p /var/lib/libvirt/qemu/domain-77-orphan /run/libvirt/qemu/swtpm /var/lib/libvirt/orphan
+swtpm socket --daemon --tpm2 --ctrl type=unixio,path=/run/libvirt/orphan.sock --tpmstate dir=/var/lib/libvirt/orphan \
+  --pid file=/run/libvirt/qemu/swtpm/77-orphan-swtpm.pid
+sleep 60 >/dev/null 2>&1 & echo $! >/run/libvirt/qemu/77-orphan-fs0-fs.pid; echo $!
+cat /run/libvirt/qemu/swtpm/77-orphan-swtpm.pid
+"""
+    bystander, orphan = host.run(["sh", "-c", script]).stdout.split()
+    host.restart(9)
+    commands = [host.run(["cat", f"/proc/{pid}/cmdline"]).stdout for pid in (bystander, orphan)]
+    assert commands == ["sleep\x0060\x00", ""]
+    assert host.run(["sh", "-c", "ls /run/libvirt/qemu /run/libvirt/qemu/swtpm | grep orphan"]).stdout == ""
+    host.run(["kill", bystander])
