@@ -270,7 +270,7 @@ class TunePart(Part, Generic[D], program=REMOTE, error_domain=From.DOMAIN):
         flags: UInt,
     ) -> Answer[None]: ...
 
-    @rpc(439, "domain:write", ro=True)
+    @rpc(439, "domain:write")
     def domain_set_launch_security_state(
         self, dom: D, params: Annotated[list[TypedParam], Max(DOMAIN_LAUNCH_SECURITY_STATE_PARAMS_MAX)], flags: UInt
     ) -> Answer[None]: ...

@@ -27,8 +27,12 @@ class AuthType(IntEnum):
 
 
 def needs_no_step(client: Client) -> bool:
-    """Whether a client is let in as it connects: nothing is asked, or polkit would have to ask about root."""
-    return client.auth == "none" or (client.auth == "polkit" and client.identity.uid in (0, os.geteuid()))
+    """Whether a client is let in as it connects: nothing is asked, or polkit would have to ask about root.
+
+    Administrators are root or the daemon's own user; nobody else becomes one.
+    """
+    ours = client.identity.uid in (0, os.geteuid())
+    return ours if client.admin else client.auth == "none" or (client.auth == "polkit" and ours)
 
 
 def remaining(client: Client) -> AuthType:
