@@ -96,12 +96,15 @@ async def dump_job(
     driver: "QemuDriver", dom: QemuDomain, owner: str, allow: Job, *, memory_only: bool
 ) -> AsyncIterator[Held]:
     """Hold the job of a dump. It is noted on disk: should the daemon die, the next one lets the guest go on."""
-    async with dom.jobs.long(LongJob.DUMP, owner, allow) as job:
-        dom.running  # noqa: B018 - raises for a guest that ended before its turn came
-        job.stats = JobStats(DomainJobOperation.DUMP, sums=not memory_only)
-        await driver.save_status(dom)
-        yield job
-    await driver.save_status(dom)
+    try:
+        async with dom.jobs.long(LongJob.DUMP, owner, allow) as job:
+            dom.running  # noqa: B018 - raises for a guest that ended before its turn came
+            job.stats = JobStats(DomainJobOperation.DUMP, sums=not memory_only)
+            await driver.save_status(dom)
+            yield job
+    finally:
+        with suppress(VirtError):
+            await driver.save_status(dom)
 
 
 async def write_dump(

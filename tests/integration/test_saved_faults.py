@@ -98,7 +98,7 @@ def test_another_client_ends_the_save(running: SessionHost, image: Path) -> None
     client = begin(running, image)
     assert state(running) == "paused (saving)"
     running.ok(f"domjobabort {NAME}")
-    assert outcome(client) == "operation aborted: domain save job: canceled by client"
+    assert outcome(client) == "operation aborted: job 'domain save' canceled by client"
     assert state(running) == RUNS_ON
     assert not image.exists()
     assert mark(running) == "mark"

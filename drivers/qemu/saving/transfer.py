@@ -57,7 +57,7 @@ async def send_state(dom: QemuDomain, fd: int, job: Held, *, unblock: Callable[[
     _note(job, answer)
     if answer.get("status") != "completed":
         check_aborted(job)
-        raise OperationFailed(f"{job_name(job)}: {reason(answer)}", domain=From.QEMU)
+        raise OperationFailed(f"job '{job_name(job)}' failed: {reason(answer)}", domain=From.QEMU)
 
 
 async def load_state(dom: QemuDomain, fd: int) -> None:
@@ -81,8 +81,8 @@ async def load_state(dom: QemuDomain, fd: int) -> None:
 
 def job_name(job: Held) -> str:
     """A long job as libvirt's errors name it."""
-    return {LongJob.SAVE: "domain save job", LongJob.DUMP: "domain core dump job"}.get(
-        job.kind if isinstance(job.kind, LongJob) else LongJob.SNAPSHOT, "snapshot job"
+    return {LongJob.SAVE: "domain save", LongJob.DUMP: "domain core dump"}.get(
+        job.kind if isinstance(job.kind, LongJob) else LongJob.SNAPSHOT, "snapshot"
     )
 
 
@@ -94,7 +94,7 @@ def reason(answer: dict[str, Any]) -> str:
 def check_aborted(job: Held | None) -> None:
     """Raises OperationAborted once a client wants the job to end."""
     if job is not None and job.aborted.is_set():
-        raise OperationAborted(f"{job_name(job)}: canceled by client", domain=From.QEMU)
+        raise OperationAborted(f"job '{job_name(job)}' canceled by client", domain=From.QEMU)
 
 
 async def _prepare(monitor: Monitor) -> None:
