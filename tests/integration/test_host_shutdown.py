@@ -118,6 +118,27 @@ def test_a_signal_shuts_guests_down_and_ends_those_that_stay(guest: Guest) -> No
         assert host.ok("list --name") == "tiny"
 
 
+def test_a_sessions_guests_are_saved_and_come_back_as_they_were(guest: Guest) -> None:
+    with SessionHost() as host:
+        host.start()
+        for name in ("tiny", "still"):
+            host.define(tiny_domain(host.adopt(guest), name))
+        host.ok("start still --paused")
+        with host.terminal("start tiny --console") as console:
+            console.expect(READY, timeout=60)
+            console.expect("tiny# ")
+            console.command("mark=$((6 * 7))")
+        os.kill(host.pid, signal.SIGUSR1)
+        assert host.wait_ended() == 0
+        assert (last_words(host, "tiny"), last_words(host, "still")) == ("saved", "saved")
+        boot_again(host)
+        assert eventually_running(host, "tiny")
+        with host.terminal("console tiny") as console:
+            console.expect("Escape character")
+            assert console.command("echo $mark") == "42"
+        assert host.ok("domstate still") == "paused"
+
+
 def test_the_login_manager_waits_until_no_guest_is_left(login: Login) -> None:
     host = login.host
     configure(host, 'auto_shutdown_try_save = "none"', "auto_shutdown_wait = 1", "auto_shutdown_restore = 0")
