@@ -15,7 +15,7 @@ from pyvirtd.constants.domain import DomainOpenGraphicsFlags
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.jobs import Job
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
-from pyvirtd.errors import BadCall, InternalError, OperationInvalid, VirtError, from_os_error
+from pyvirtd.errors import BadCall, InternalError, InvalidArg, OperationInvalid, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.graphics import DbusGraphics, Graphics, SpiceGraphics, VncGraphics
 from pyvirtd.util.files import Owner, in_thread
@@ -28,6 +28,7 @@ PNG_SINCE = 7_001_000  # QEMU whose screendump knows formats; an older one write
 # The names under which QEMU hands a connection to its display servers.
 PROTOCOLS: dict[type[Graphics], str] = {VncGraphics: "vnc", SpiceGraphics: "spice", DbusGraphics: "@dbus-display"}
 FD_NAME = "graphicsfd"
+RELOAD_ANY, RELOAD_VNC = 0, 1  # VIR_DOMAIN_GRAPHICS_RELOAD_TYPE_...
 
 
 class Displays(DevicePart[QemuDomain]):
@@ -50,6 +51,18 @@ class Displays(DevicePart[QemuDomain]):
             fd = await _screendump(guest, owner, arguments)
         stream.serve(_send(stream, fd), reads=False)
         return "image/png" if png else "image/x-portable-pixmap"
+
+    # --- certificates ----------------------------------------------------------------------------------------
+
+    @accepts(0)
+    async def domain_graphics_reload(self, dom: QemuDomain, type: int, flags: int) -> None:
+        """Have VNC read its certificates again; of QEMU's displays only VNC can."""
+        if type not in (RELOAD_ANY, RELOAD_VNC):
+            raise InvalidArg(f"unknown graphics type {type}", domain=From.QEMU)
+        async with dom.jobs.hold(Job.MODIFY, "DomainGraphicsReload"):
+            if not any(isinstance(graphics, VncGraphics) for graphics in dom.live_def.devices.graphics):
+                raise OperationInvalid("the domain has no VNC display", domain=From.QEMU)
+            await dom.monitor.execute("display-reload", {"type": "vnc", "tls-certs": True})
 
     # --- connections -----------------------------------------------------------------------------------------
 

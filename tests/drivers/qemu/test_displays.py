@@ -1,5 +1,6 @@
 """Screens and display connections, pure and of a real QEMU."""
 
+import asyncio
 import socket
 import struct
 import zlib
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtd.drivers.qemu.displays import screen_arguments
-from pyvirtd.errors import OperationInvalid
+from pyvirtd.drivers.qemu.displays import Displays, screen_arguments
+from pyvirtd.errors import InvalidArg, OperationInvalid, VirtError
 from pyvirtd.model.domain import DomainDef
-from tests.drivers.qemu.stats_support import definition
+from tests.drivers.qemu.stats_support import definition, off, running
+from tests.drivers.qemu.tune_support import FakeDriver
 from tests.support.domains import bare_domain
 from tests.support.host import SystemHost
 
@@ -50,6 +52,23 @@ def test_a_screen_beyond_the_last_is_refused() -> None:
         screen_arguments(live(VIDEOS), 5)
     with pytest.raises(OperationInvalid, match="no screens to take screenshot from"):
         screen_arguments(live(""), 0)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_vnc_reads_its_certificates_again(kind: int) -> None:
+    dom = off(devices="<graphics type='vnc'/>")
+    monitor = running(dom, {"display-reload": {}})
+    asyncio.run(Displays(FakeDriver().as_driver).domain_graphics_reload(dom, kind, 0))
+    assert monitor.told["display-reload"] == {"type": "vnc", "tls-certs": True}
+
+
+@pytest.mark.parametrize(("kind", "error"), [(0, OperationInvalid), (7, InvalidArg)])
+def test_only_vnc_has_certificates_to_read_again(kind: int, error: type[VirtError]) -> None:
+    dom = off(devices="<graphics type='spice'/>")
+    monitor = running(dom, {})
+    with pytest.raises(error):
+        asyncio.run(Displays(FakeDriver().as_driver).domain_graphics_reload(dom, kind, 0))
+    assert monitor.asked == []
 
 
 # --- a real QEMU ------------------------------------------------------------------------------------------------
