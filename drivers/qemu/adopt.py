@@ -238,8 +238,9 @@ async def _ended_meanwhile(driver: "QemuDriver", dom: QemuDomain, status: DomSta
     driver.domains.set_id(dom, -1)
     reason = DomainShutoffReason.SHUTDOWN if _state(status)[0] is DomainState.SHUTDOWN else DomainShutoffReason.CRASHED
     dom.set_state(DomainState.SHUTOFF, reason)
-    await cgroups.remove_left(driver, status.domain)
     helpers = await _helpers_of(driver, status)
+    await helpers.stop()
+    await cgroups.remove_left(driver, status.domain)
     await process.clean_up(driver, dom, status.domain, driver.labels(status.domain), helpers)
     await remove_status(driver, dom)
     driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)

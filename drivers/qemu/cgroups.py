@@ -82,6 +82,18 @@ async def place(driver: "QemuDriver", live: DomainDef, number: int, pid: int) ->
     return group
 
 
+async def gather(group: Group | None, pids: Iterable[int]) -> None:
+    """Put the guest's helpers beside its emulator: what they use counts as the guest's. VirtError."""
+    if group is not None:
+        for pid in pids:
+            await in_thread(_gather, group, pid)
+
+
+def _gather(group: Group, pid: int) -> None:
+    group.whole().add_process(pid)
+    group.threads(EMULATOR).add_process(pid)
+
+
 def _make_own(hierarchies: Hierarchies, partition: str, machine: str) -> Group:
     group = make_partition(hierarchies, partition).child(f"{machine}{SUFFIX}")
     group.make()

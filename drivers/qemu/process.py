@@ -142,10 +142,12 @@ class Starting:
 
         async def end() -> None:
             await _kill(process)
+            await helpers.stop()
             await (cgroups.remove(group) if group is not None else cgroups.remove_left(driver, live))
 
         self.undo.push_async_callback(end)
         group = await cgroups.place(driver, live, self.number, process.pid)
+        await cgroups.gather(group, helpers.pids)
         guest = Guest(process, Monitor(self.dom.name), caps, self._monitor_path, self.directory, helpers=helpers)
         guest.group = group
         guest.labels = labels
@@ -387,6 +389,7 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     ending = guest.ending or Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
     try:
         await guest.monitor.close()
+        await guest.helpers.stop()
         await cgroups.remove(guest.group)
         await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers)
         await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending.reason.name.lower())

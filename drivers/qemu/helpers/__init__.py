@@ -77,6 +77,11 @@ class Helpers:
         """There is a helper of that kind."""
         return any(isinstance(helper, kind) for helper in self._helpers)
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes that run."""
+        return [one.process.pid for one in self._helpers if one.process is not None and one.process.running]
+
     async def find(self) -> None:
         """Take up those that an earlier daemon left running."""
         for helper in self._helpers:
@@ -97,8 +102,9 @@ class Helpers:
                 tasks.start(self._watch(helper), f"{helper.title} of {self._name}")
 
     async def _watch(self, helper: Helper) -> None:
-        assert helper.process is not None
-        code = await helper.process.wait()
+        process = helper.process
+        assert process is not None
+        code = await process.wait()
         if not self._ending:
             # QEMU itself ends some by closing their socket, a moment before it is seen to be gone.
             log.info("domain %s: %s ended with %s", self._name, helper.title, code)

@@ -31,6 +31,8 @@ TERM_S = 2.0
 KILL_S = 5.0
 SETUP_S = 60.0  # for a command that prepares a helper's files
 PID_MAX = 32
+# sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)
+OF_SERVICE = ("NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "JOURNAL_STREAM", "INVOCATION_ID")
 ACCEPTS = 0x10000  # linux/net.h __SO_ACCEPTCON
 
 
@@ -96,7 +98,7 @@ class Helper(ABC):
         try:
             await in_thread(self._note_start, argv)
             self._words = log_path, os.fstat(fd).st_size
-            self.process = spawn(argv, replace(launch, stdout=fd, stderr=fd, cwd="/"))
+            self.process = spawn(argv, replace(launch, env=_environment(), stdout=fd, stderr=fd, cwd="/"))
         except OSError as exc:
             raise from_os_error(exc, f"Cannot execute {argv[0]}") from exc
         finally:
@@ -150,8 +152,8 @@ class Helper(ABC):
         return True
 
     async def stop(self) -> None:
-        """End it, and remove what it leaves."""
-        process = self.process
+        """End it, and remove what it leaves. Of one that has been stopped nothing is left to do."""
+        process, self.process = self.process, None
         if process is not None:
             for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
                 process.send_signal(number)
@@ -163,6 +165,11 @@ class Helper(ABC):
                     log.warning("%s: %s does not end by %s", self.run.name, self.program, number.name)
             process.close()
         await in_thread(_unlink_all, [self.pid_file, *self.leftovers()])
+
+
+def _environment() -> dict[str, str]:
+    """The daemon's own, without what the service manager said to the daemon alone."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OF_SERVICE)}
 
 
 def kill_by_file(pid_file: Path, programs: Collection[str]) -> None:
@@ -220,7 +227,8 @@ def require_executable(path: str, error: str) -> str:
 
 async def prepare(argv: Sequence[str], identity: Identity | None, log_path: Path) -> Result:
     """Run a command that makes a helper's files, to its end. Raises InternalError where it fails."""
-    result = await run(argv, timeout=SETUP_S, launch=Launch(identity=identity, umask=0o077))
+    launch = Launch(env=_environment(), identity=identity, umask=0o077)
+    result = await run(argv, timeout=SETUP_S, launch=launch)
     if result.returncode:
         raise InternalError(
             f"Could not run '{argv[0]}'. exitstatus: {result.returncode}; Check error log '{log_path}' for details.",

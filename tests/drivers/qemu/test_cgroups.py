@@ -1,6 +1,7 @@
 """Guests in control groups of their own, as a client and the kernel see it. The hosts here have version 1."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,3 +193,18 @@ def test_partition_of_an_administrator_must_exist(host: SystemHost) -> None:
         (CGROUPS / "cpu" / host.folder.name / "h.partition/x.partition").glob("qemu-*-parted.libvirt-qemu/vcpu0")
     )
     host.ok("destroy parted")
+
+
+@pytest.mark.skipif(not shutil.which("dbus-daemon"), reason="dbus-daemon is not installed")
+def test_helpers_count_as_the_guest_and_leave_no_group_behind(host: SystemHost) -> None:
+    host.define(bare_domain("helped", devices="<graphics type='dbus'/>"))
+    host.ok("start helped --paused")
+    number = host.ok("domid helped")
+    group = Path(host.folder.name, "machine", f"qemu-{number}-helped.libvirt-qemu")
+    pid = host.path(f"/run/libvirt/qemu/dbus/{number}-helped-dbus.pid").read_text().strip()
+    inside = f"/proc/{pid}/cgroup"
+    shown = host.run(["grep", "-o", f"memory:.*/{group.name}", inside]).stdout
+    host.ok("destroy helped")
+    host.ok("undefine helped")
+    assert shown.strip().endswith(group.name)
+    assert not (CGROUPS / "memory" / group).exists()
