@@ -20,20 +20,25 @@ from pyvirtd.constants.domain import (
     DomainShutdownFlagValues,
     DomainState,
     DomainUndefineFlagsValues,
+    DomainXMLFlags,
 )
 from pyvirtd.core.domains import CommonDomains
 from pyvirtd.core.jobs import Job
 from pyvirtd.core.procstat import cpu_time_ns
-from pyvirtd.drivers.qemu import agent_calls, events, taint
+from pyvirtd.drivers.qemu import agent_calls, cpu_live, events, taint
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.saving import managed
+from pyvirtd.drivers.qemu.saving.document import portable, sorted_controllers
 from pyvirtd.errors import InvalidArg, OperationInvalid
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.xml.element import INACTIVE, SECURE
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
 
 Create = DomainCreateFlags
 CREATE_FLAGS = Create.PAUSED | Create.AUTODESTROY | Create.BYPASS_CACHE | Create.FORCE_BOOT | Create.RESET_NVRAM
+XML_FLAGS = DomainXMLFlags.SECURE | DomainXMLFlags.INACTIVE | DomainXMLFlags.UPDATE_CPU | DomainXMLFlags.MIGRATABLE
 CREATE_XML_FLAGS = Create.PAUSED | Create.AUTODESTROY | Create.VALIDATE | Create.RESET_NVRAM
 Undefine = DomainUndefineFlagsValues
 UNDEFINE_FLAGS = (
@@ -54,6 +59,30 @@ class Domains(CommonDomains[QemuDomain]):
 
     def has_save_image(self, dom: QemuDomain) -> bool:
         return managed.has_image(self.driver, dom)
+
+    @accepts(XML_FLAGS)
+    def domain_get_xml_desc(self, dom: QemuDomain, flags: int) -> str:
+        off = dom.live is None or bool(flags & DomainXMLFlags.INACTIVE)
+        if flags & DomainXMLFlags.MIGRATABLE:
+            own_cpu = None if off or dom.guest is None else dom.guest.own_cpu
+            definition = self._with_cpu(dom.config, flags) if off and dom.persistent else dom.shown
+            return portable(self.driver, dom, definition, own_cpu)
+        if off and dom.persistent and (definition := self._with_cpu(dom.config, flags)) is not dom.config:
+            return definition.format(SECURE if flags & DomainXMLFlags.SECURE else INACTIVE)
+        return super().domain_get_xml_desc(dom, flags)
+
+    def _with_cpu(self, definition: DomainDef, flags: int) -> DomainDef:
+        """The definition, or a copy that names what the CPU would be on this host."""
+        if not flags & DomainXMLFlags.UPDATE_CPU or definition.cpu is None:
+            return definition
+        caps = self.driver.capabilities.cached(definition.devices.emulator or "")
+        if caps is None:
+            return definition
+        definition = definition.copy()
+        if definition.cpu is not None:
+            cpu_live.expand(definition.cpu, caps, definition.type)
+        definition.devices.controller = sorted_controllers(definition.devices.controller)
+        return definition
 
     # --- start -----------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.cgroup import Group
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
-from pyvirtd.drivers.qemu import cgroups, events
+from pyvirtd.drivers.qemu import cgroups, cpu_live, events
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
@@ -110,6 +110,7 @@ class Starting:
         await self._hook(DomainOp.PREPARE)
         await self._directories()
         assign_aliases(live)
+        cpu_live.settle(live, caps)
         reader = self.identity if driver.host.privileged else Identity(os.geteuid(), os.getegid())
         await check_presence(driver, self.dom, live, reader)
         await in_thread(detect_chains, live, reader)
@@ -295,7 +296,7 @@ async def start(
 async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: Incoming | None) -> None:
     """Learn from QEMU what it chose, tell it what is left to tell, and let the guest run."""
     guest, live = dom.running, dom.live_def
-    await refresh(driver, dom)
+    await asyncio.gather(refresh(driver, dom), cpu_live.note(dom))
     events.agent_expected(driver, dom)
     await set_up(driver, dom)
     if incoming is not None:

@@ -239,6 +239,8 @@ class CommonDomains(DomainPart[Dom], Generic[Dom]):
         if flags & DomainXMLFlags.MIGRATABLE:
             view |= MIGRATABLE | SECURE
         if dom.live is None or flags & DomainXMLFlags.INACTIVE:
+            if dom.live is not None and not dom.persistent:
+                return dom.live.format(view)
             return self._config_text(dom, view)
         return dom.live.format(view | LIVE)
 

@@ -8,7 +8,8 @@ from pyvirtd.drivers.qemu.saving.image import Cookie, Image
 from pyvirtd.errors import ConfigUnsupported, VirtError
 from pyvirtd.model.abi import check_abi
 from pyvirtd.model.chardev import ChardevType, UnixSource
-from pyvirtd.model.devices import Controller
+from pyvirtd.model.cpu import Cpu
+from pyvirtd.model.devices import Controller, ControllerModel, ControllerType
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.graphics import AudioType, InputBus, InputType
 from pyvirtd.model.seclabel import Seclabel, SeclabelType
@@ -22,16 +23,23 @@ VIEW = SECURE | MIGRATABLE
 
 def saved_xml(driver: "QemuDriver", dom: QemuDomain, definition: DomainDef | None = None) -> str:
     """The document of a running domain, or of the definition that shall take its place, without what is implied."""
-    live = (definition or dom.live_def).copy()
-    if definition is None and dom.running.own_cpu is not None:
-        live.cpu = dom.running.own_cpu
+    return portable(driver, dom, definition or dom.live_def, dom.running.own_cpu if definition is None else None)
+
+
+def portable(driver: "QemuDriver", dom: QemuDomain, definition: DomainDef, own_cpu: Cpu | None = None) -> str:
+    """A definition as another host, or an older daemon, can read it: nothing of this run, nothing that is implied."""
+    live = definition.copy()
+    if own_cpu is not None:
+        live.cpu = own_cpu
     channels = str(driver.host.paths.qemu.channel_dir(dom.id, dom.name))
     for channel in live.devices.channel:
         source = channel.source[0] if channel.source else None
         if channel.type is ChardevType.UNIX and isinstance(source, UnixSource) and _below(source.path, channels):
             channel.source = []
     devices = live.devices
-    devices.controller = _sorted(devices.controller)
+    devices.controller = [
+        one for one in sorted_controllers(devices.controller) if not _built_in(one, devices.controller)
+    ]
     devices.input = [
         item for item in devices.input if not (item.type is InputType.KEYBOARD and item.bus is InputBus.PS2)
     ]
@@ -80,10 +88,20 @@ def _below(path: str | None, folder: str) -> bool:
     return path is not None and path.startswith(f"{folder}/")
 
 
-def _sorted(controllers: list[Controller]) -> list[Controller]:
+def sorted_controllers(controllers: list[Controller]) -> list[Controller]:
     """The kinds in the order in which each is first named, and by number within a kind: as a reader keeps them."""
     kinds = list(dict.fromkeys(one.type for one in controllers))
     return sorted(controllers, key=lambda one: (kinds.index(one.type), one.index or 0))
+
+
+def _built_in(one: Controller, everyone: list[Controller]) -> bool:
+    """Whether every pc machine has it, so that older daemons do not name it: its USB and its PCI bus."""
+    if one.index != 0:
+        return False
+    if one.type is ControllerType.USB:
+        alone = sum(other.type is ControllerType.USB for other in everyone) == 1
+        return alone and one.model in (None, ControllerModel.PIIX3_UHCI)
+    return one.model is ControllerModel.PCI_ROOT and one.target is None and one.pcihole64_kib is None
 
 
 def _implied(label: Seclabel) -> bool:
