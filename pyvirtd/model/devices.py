@@ -487,6 +487,7 @@ class Vsock(Device, tag="vsock"):
     driver: VirtioDriver | None = child()
 
 
+MAX_DEVICES = 4096  # far above what PCI and QEMU take; bounds the work that a document can make
 _SINGLE = {
     "memballoon": internal("only a single memory balloon device is supported"),
     "nvram": internal("only a single nvram device is supported"),
@@ -528,8 +529,12 @@ class Devices(Element, tag="devices", unfolded=True):
     vsock: Vsock | None = child()
 
     def parsed(self, node: Node, view: View) -> None:
+        count = sum(len(value) for _, value in self.values() if isinstance(value, list))
+        if count > MAX_DEVICES:
+            raise ConfigUnsupported(f"{count} devices, a guest can have {MAX_DEVICES}", domain=ErrorDomain.DOMAIN)
+        tags = [kid.tag for kid in node if kid.tag in _SINGLE]
         for tag, refusal in _SINGLE.items():
-            if sum(1 for child in node if child.tag == tag) > 1:
+            if tags.count(tag) > 1:
                 raise refusal("")
 
     def printed(self, view: View) -> Self:

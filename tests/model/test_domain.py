@@ -6,7 +6,7 @@ from pyvirtd.errors import ConfigUnsupported, InternalError, InvalidArg, NoName,
 from pyvirtd.model.address import DriveAddress, PciAddress, UsbAddress
 from pyvirtd.model.chardev import ChardevType, SocketMode, SocketProtocol, TcpSource, UdpSource
 from pyvirtd.model.cpu import CpuFallback, CpuMatch, CpuMode, Placement
-from pyvirtd.model.devices import ControllerModel
+from pyvirtd.model.devices import MAX_DEVICES, ControllerModel
 from pyvirtd.model.disk import Disk, DiskBus
 from pyvirtd.model.domain import DomainDef, DomainType, identity
 from pyvirtd.model.graphics import AddressListen, NoneListen, SocketListen, SpiceGraphics, VncGraphics
@@ -418,3 +418,7 @@ def test_a_dynamic_label_is_of_one_run() -> None:
     text = "<seclabel type='dynamic' model='dac'><label>l</label><imagelabel>i</imagelabel></seclabel>"
     assert domain(top=text).seclabel[0].format() == "<seclabel type='dynamic' model='dac' relabel='yes'/>\n"
     assert "<label>l</label>" in domain(top=text, view=LIVE).seclabel[0].format(LIVE)
+
+
+def test_a_guest_has_no_more_devices_than_any_hypervisor_takes() -> None:
+    assert "devices, a guest can have" in refusal("<hub type='usb'/>" * (MAX_DEVICES + 1))
