@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from pyvirtd.util.files import PidFile, make_directory
 
 log = logging.getLogger(__name__)
 
+FILES_BESIDE_CLIENTS = 3192
+
 
 @dataclass
 class Daemon:
@@ -51,6 +54,7 @@ def main() -> int:
     try:
         config = DaemonConfig.load(options.config or paths.daemon_config, missing_ok=options.config is None)
         qemu_config = QemuConfig.load(paths.qemu_config)
+        _raise_file_limit(config.max_clients)
         for directory in paths.directories():
             make_directory(directory.path, directory.mode)
         logs.setup(config, paths, verbose=options.verbose, foreground=not options.daemon)
@@ -59,6 +63,14 @@ def main() -> int:
     except (VirtError, OSError) as exc:
         print(f"pyvirtd: error: {exc}", file=sys.stderr)  # noqa: T201 - there may be no log yet
         return 1
+
+
+def _raise_file_limit(clients: int) -> None:
+    """Every client may take a descriptor, beside what guests, logs and programs need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = clients + FILES_BESIDE_CLIENTS  # the kernel knows no infinity of descriptors
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, wanted)), hard))
 
 
 def _run(daemon: Daemon, ready: Callable[[], None]) -> int:

@@ -103,6 +103,9 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
 
     # --- the daemon's side -----------------------------------------------------------------------------------
 
+    def serves_path(self, path: str) -> bool:
+        return path == "/session" or super().serves_path(path)  # the system's daemon answers to both, as libvirtd does
+
     async def start(self) -> None:
         paths = self.host.paths.qemu
         owner = self.credentials.owner if self.host.privileged else None

@@ -155,6 +155,10 @@ class Driver:
         """The path of this driver's URIs as this daemon runs it."""
         return "/system" if self.host.privileged else "/session"
 
+    def serves_path(self, path: str) -> bool:
+        """Whether a URI with this path is for this driver as this daemon runs it."""
+        return path == self.uri_path
+
     def resolve(self, ref: Any) -> Any:
         """The live object of a client's reference. Raises the family's not-found error."""
         raise InternalError(f"the {self.name} driver has no objects of type {type(ref).__name__}")

@@ -70,6 +70,6 @@ def driver_for_uri(host: Host, uri: str) -> tuple[Driver, str]:
             raise InternalError(f"invalid URI {uri} (maybe you want {scheme}:///{server})")
         raise NoConnect(uri)
     path = slash + path.partition("?")[0]
-    if path != driver.uri_path:
+    if not driver.serves_path(path):
         raise InternalError(f"unexpected {driver.name} URI path '{path}', try {scheme}://{driver.uri_path}")
     return driver, uri

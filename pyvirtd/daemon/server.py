@@ -60,6 +60,7 @@ class Server:
         self.tls: TlsServer | None = None
         self._listeners: dict[socket.socket, Listener] = {}
         self._crowd = Crowd()
+        self._places: dict[Client, Callable[[], None]] = {}  # how each gives its place back
         self._turned_away: set[Refusal] = set()
         self._started = False
         self._accepting = False
@@ -201,15 +202,15 @@ class Server:
         self._serial += 1
         auth = self._auth(listener)
         client = Client(self, self._serial, read_only=listener.read_only, auth=auth, admin=listener.admin)
+        client.transport = self._transport(sock, listener.wire, client)
         try:
-            client.transport = self._transport(sock, listener.wire, client)
             client.identity = client.transport.identity()
         except OSError as exc:  # it is gone already
             log.debug("conn=%d not opened: %s", client.number, exc)
-            sock.close()
+            client.transport.close()
             return
         try:
-            client.on_close(self._crowd.enter(client.identity))
+            self._places[client] = self._crowd.enter(client.identity)
         except RpcError as exc:
             self._turn_away(client, exc)
             return
@@ -235,7 +236,8 @@ class Server:
     def _transport(self, sock: socket.socket, wire: Wire, client: Client) -> Transport:
         if wire is Wire.UNIX:
             return UnixTransport(sock, client)
-        keep_talking(sock)
+        with contextlib.suppress(OSError):  # it is gone already
+            keep_talking(sock)
         if wire is Wire.TCP:
             return TcpTransport(sock, client)
         tls = self.tls
@@ -288,6 +290,8 @@ class Server:
         """A client's connection ended."""
         self.clients.discard(client)
         self.anonymous.discard(client)
+        if (leave := self._places.pop(client, None)) is not None:
+            leave()
         self._watch_idle()
         self._watch_listeners()
         if not self.clients and self._all_gone is not None:

@@ -16,6 +16,7 @@ from pyvirtd.core.access import Identity
 from pyvirtd.daemon import client as client_module
 from pyvirtd.daemon import refusal
 from pyvirtd.daemon import server as server_module
+from pyvirtd.daemon import transport as transport_module
 from pyvirtd.daemon.client import PING, PONG
 from pyvirtd.daemon.transport import UnixTransport
 from pyvirtd.wire.packet import FRAME_MAX, PacketType, frame
@@ -144,6 +145,37 @@ def test_strangers_pass_where_the_socket_asks_for_nothing(tmp_path: Path, key: s
         assert await other.call("auth_list") == [2]
 
     run(tmp_path, work, f'{key} = "none"\n')
+
+
+def test_closing_the_connection_object_gives_no_place_away(tmp_path: Path) -> None:
+    async def work(server: Serving, driver: DoubleDriver) -> None:
+        client = await server.connect()
+        await client.call("connect_close")
+        with pytest.raises(Answered, match="Too many active clients"):
+            await server.connect()
+        await client.close()
+        await eventually(lambda: not server.server.clients)
+        await server.connect()
+
+    run(tmp_path, work, "max_clients = 1\nmax_anonymous_clients = 0\n")
+
+
+def test_who_leaves_replies_untouched_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_module, "STALL_S", 0.2)
+
+    async def work(server: Serving, driver: DoubleDriver) -> None:
+        client = await server.connect()
+        peer = server.peers()[0]
+        client.transport.pause()
+        for _ in range(4000):
+            client.start("connect_get_capabilities")
+            if peer.transport.queued:
+                break
+            await asyncio.sleep(0)
+        assert peer.transport.queued
+        await eventually(lambda: peer.gone)
+
+    run(tmp_path, work)
 
 
 @pytest.mark.usefixtures("stranger")

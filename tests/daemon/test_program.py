@@ -271,6 +271,14 @@ def test_a_reload_takes_new_limits_and_keeps_old_ones_from_a_broken_file(made: S
         eventually(lambda: made.virsh("uri", timeout=5).returncode == 0)
 
 
+def test_the_limit_of_open_files_follows_the_number_of_clients(made: SessionHost) -> None:
+    configure(made, "max_clients = 100\nmax_anonymous_clients = 20\n")
+    made.start()
+    limits = Path(f"/proc/{made.pid}/limits").read_text()
+    soft, hard = (int(word) for word in re.findall(r"Max open files +(\d+) +(\d+)", limits)[0])
+    assert soft >= min(hard, 3292)
+
+
 def test_a_reload_without_a_file_takes_the_defaults(made: SessionHost) -> None:
     made.start()
     os.kill(made.pid, signal.SIGHUP)
