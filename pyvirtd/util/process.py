@@ -41,7 +41,8 @@ class Launch:
 
     `pass_fds` keep their numbers, all other descriptors are closed. `limits` maps a getrlimit(2) name without RLIMIT_
     to the value that becomes the soft and the hard limit, None for unlimited. `drop_capabilities` empties the
-    bounding set as well, so that not even a set-uid program gets them back.
+    bounding set as well, so that not even a set-uid program gets them back. With `dies_with_us` the program is killed
+    when this process ends, however it ends; it is started from the main thread then.
     """
 
     env: Mapping[str, str] | None = None
@@ -55,6 +56,7 @@ class Launch:
     stdout: int = DEVNULL
     stderr: int = DEVNULL
     new_session: bool = True
+    dies_with_us: bool = False
 
 
 DEFAULT_LAUNCH = Launch()
@@ -234,7 +236,8 @@ def _launcher(launch: Launch) -> list[str]:
             argv.append(f"{LIMITS[name]}={bound}:{bound}")
     identity = launch.identity
     switch = identity is not None and (identity.uid, identity.gid) != (os.geteuid(), os.getegid())
-    if switch or launch.drop_capabilities:
+    by_setpriv = switch or launch.drop_capabilities or launch.dies_with_us
+    if by_setpriv:
         argv.append("setpriv")
     if switch:
         assert identity is not None
@@ -243,7 +246,9 @@ def _launcher(launch: Launch) -> list[str]:
         argv.append(f"--groups={groups}" if groups else "--clear-groups")
     if launch.drop_capabilities:
         argv += ["--inh-caps=-all", "--bounding-set=-all"]
-    if switch or launch.drop_capabilities:
+    if launch.dies_with_us:
+        argv.append("--pdeathsig=KILL")
+    if by_setpriv:
         argv.append("--")
     return argv
 

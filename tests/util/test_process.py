@@ -250,6 +250,26 @@ def test_child_without_capabilities_can_have_none() -> None:
 
 
 @as_root
+def test_child_that_dies_with_us_does_when_we_are_killed() -> None:
+    code = """
+import asyncio, time
+from pyvirtd.util.process import Launch, spawn
+async def main():
+    print(spawn(["sleep", "60"], Launch(dies_with_us=True, drop_capabilities=%r)).pid, flush=True)
+    time.sleep(60)
+asyncio.run(main())
+""" % (os.geteuid() == 0)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as us:
+        assert us.stdout is not None
+        child = int(us.stdout.readline())
+        deadline = time.monotonic() + 5
+        while Path(f"/proc/{child}/comm").read_text().strip() != "sleep":
+            assert time.monotonic() < deadline
+        us.kill()
+        while not gone(child):
+            assert time.monotonic() < deadline
+
+
 def test_descriptors_reach_a_child_that_runs_as_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("content")
     (tmp_path / "secret").chmod(0o600)

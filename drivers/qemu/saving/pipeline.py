@@ -140,6 +140,7 @@ class Pipeline:
             stdout=stdout,
             stderr=self._words,
             drop_capabilities=os.geteuid() == 0,
+            dies_with_us=True,  # left alone it would go on writing what nobody wants, into what may be a new image
         )
         try:
             self._programs.append((argv[0], spawn(argv, launch)))
