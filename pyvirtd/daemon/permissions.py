@@ -136,7 +136,7 @@ class Petition:
 
     def _parameter(self, field: str) -> str:
         params = self._arguments.get("params") or ()
-        return next((str(param.value) for param in params if param.field == field), "")
+        return next((str(param.value[1]) for param in params if param.field == field), "")
 
     async def _read_document(self) -> Any:
         method: Any = self._handler.method

@@ -1,5 +1,6 @@
 """The session procedures: a client opens a driver by URI, authenticates, asks for features, subscribes to events."""
 
+import os
 from enum import IntEnum
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,17 +23,45 @@ from pyvirtd.api.types import (
 from pyvirtd.constants.domain import DomainEventID
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import ConnectFlags
+from pyvirtd.constants.host import TypedParameterType as Kind
+from pyvirtd.core.access import Identity
 from pyvirtd.core.driver import Driver
+from pyvirtd.core.params import checked
 from pyvirtd.core.registry import driver_for_uri
 from pyvirtd.daemon.auth import remaining
 from pyvirtd.daemon.auth_polkit import PolkitSession
 from pyvirtd.daemon.auth_sasl import SaslSession
 from pyvirtd.daemon.client import Client, check_event
-from pyvirtd.errors import InternalError, NoSupport, OperationDenied
+from pyvirtd.errors import InternalError, InvalidArg, NoSupport, OperationDenied
 
 ANY_FLAGS = 2**32 - 1
 # The libvirt release whose API is served: major * 1,000,000 + minor * 1,000 + release.
 LIB_VERSION = 9_000_000
+
+
+# libvirt-host.h VIR_CONNECT_IDENTITY_...: the type of each value, and where it is kept.
+IDENTITY_KINDS = {
+    "user-name": Kind.STRING,
+    "unix-user-id": Kind.ULLONG,
+    "group-name": Kind.STRING,
+    "unix-group-id": Kind.ULLONG,
+    "process-id": Kind.LLONG,
+    "process-time": Kind.ULLONG,
+    "sasl-user-name": Kind.STRING,
+    "x509-distinguished-name": Kind.STRING,
+    "selinux-context": Kind.STRING,
+}
+IDENTITY_FIELDS = {
+    "user-name": "user_name",
+    "unix-user-id": "uid",
+    "group-name": "group_name",
+    "unix-group-id": "gid",
+    "process-id": "pid",
+    "process-time": "start_time",
+    "sasl-user-name": "sasl_user_name",
+    "x509-distinguished-name": "x509_dname",
+    "selinux-context": "selinux_context",
+}
 
 
 class Feature(IntEnum):
@@ -91,7 +120,15 @@ class Session(SessionPart):
 
     @accepts(0)
     def connect_set_identity(self, params: list[TypedParam], flags: int, caller: Caller) -> None:
-        raise OperationDenied("only a proxy may set the identity of a connection", domain=From.RPC)
+        """For a proxy, which speaks for its own clients: from now on the connection is theirs."""
+        client = _opened(caller)
+        if client.identity.uid not in (0, os.geteuid()):
+            raise OperationDenied("only root may set the identity of a connection", domain=From.RPC)
+        given = {IDENTITY_FIELDS[name]: value for name, value in checked(params, IDENTITY_KINDS).items()}
+        for name in ("pid", "uid", "gid"):
+            if not 0 <= given.get(name, 0) < 2**32 - 1:
+                raise InvalidArg(f"the identity's {name} is out of range")
+        client.identify(Identity(**given))
 
     def connect_register_close_callback(self, caller: Caller) -> None:
         client = _opened(caller)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pyvirtd.errors import VirtError
-from pyvirtd.log.records import ObjectLogger, adapter, category, prepare
+from pyvirtd.log.records import ENTRY, JOURNAL_ONLY, ObjectLogger, adapter, category, prepare
 from pyvirtd.log.syntax import (
     DEFAULT_LEVEL,
     LEVEL_WORDS,
@@ -27,6 +27,7 @@ from pyvirtd.log.syntax import (
 from pyvirtd.log.writers import WRITERS, Writer, Writing
 
 __all__ = [
+    "ENTRY",
     "LogFilter",
     "LogOutput",
     "Logs",
@@ -54,7 +55,9 @@ class _QueueingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < LEVELS[self._logs.level_of(record.name)]:
-            return
+            if not getattr(record, ENTRY, False):
+                return
+            setattr(record, JOURNAL_ONLY, True)
         try:
             self._logs.writing.put(prepare(record))
         except Exception:  # a message that does not fit its arguments must not stop the caller

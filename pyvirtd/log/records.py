@@ -13,6 +13,9 @@ from pyvirtd.log.syntax import LEVEL_WORDS, LEVELS
 PACKAGE = "pyvirtd"
 SYSLOG_NAME = "libvirtd"
 
+# Attributes of records. An entry is for the journal whatever the levels are; one of JOURNAL_ONLY for nothing else.
+ENTRY, JOURNAL_ONLY = "entry", "journal_only"
+
 Fields = Mapping[str, object]
 
 

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import ClassVar, Protocol
 
 from pyvirtd.errors import from_os_error
-from pyvirtd.log.records import PACKAGE, format_record, journal_fields, syslog_priority
+from pyvirtd.log.records import ENTRY, JOURNAL_ONLY, PACKAGE, format_record, journal_fields, syslog_priority
 from pyvirtd.log.syntax import LEVELS, LogOutput
 
 # Records that wait for the writing thread; further ones are counted and dropped.
@@ -106,6 +106,12 @@ WRITERS: dict[str, Callable[[str], Writer]] = {
 }
 
 
+def _wants(output: LogOutput, record: logging.LogRecord) -> bool:
+    if output.kind == "journald" and getattr(record, ENTRY, False):
+        return True
+    return record.levelno >= LEVELS[output.level] and not getattr(record, JOURNAL_ONLY, False)
+
+
 def _opening(record: logging.LogRecord) -> str:
     """The lines with which an output begins."""
     try:
@@ -163,7 +169,7 @@ class Writing:
                 item.set()
                 continue
             for output, writer in self.outputs:
-                if item.levelno >= LEVELS[output.level]:
+                if _wants(output, item):
                     self._write(writer, item)
 
     @staticmethod
