@@ -4,7 +4,7 @@ import pwd
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.host import ROOT, SystemHost
@@ -47,10 +47,14 @@ class PolkitHost(SystemHost):
         self._bus_runs = True
         self.path("/run/dbus").mkdir(exist_ok=True)
         self._start(["dbus-daemon", "--system", "--nofork", "--nopidfile"], self.folder / "bus.log")
+        self._wait(lambda: b"org.freedesktop.DBus" in self._bus_names(), "bus.log")  # polkitd does not wait for it
         self.polkitd_pid = self._start([POLKITD], self.folder / "polkitd.log")
-        deadline = time.monotonic() + 10
-        while b"PolicyKit1" not in self._bus_names():
-            assert time.monotonic() < deadline, (self.folder / "polkitd.log").read_text()
+        self._wait(lambda: b"PolicyKit1" in self._bus_names(), "polkitd.log")
+
+    def _wait(self, condition: Callable[[], bool], log: str) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, (self.folder / log).read_text()
             time.sleep(0.05)
 
     def _bus_names(self) -> bytes:
