@@ -195,12 +195,17 @@ class Group:
             if self.unified is not None and threaded:
                 _write(self.unified / "cgroup.type", "threaded")
         except OSError as exc:
-            raise from_os_error(exc, f"Unable to create control group '{exc.filename}'") from exc
+            where = exc.filename or self.unified
+            raise from_os_error(exc, f"Unable to create control group '{where}'") from exc
         self.enable()
 
     def enable(self) -> None:
-        """Have the controllers of version 2 in it, as far as its parent can give them: see `settled`."""
-        if self.unified is None or not self.v2:
+        """Have the controllers of version 2 in it, as far as its parent can give them: see `settled`.
+
+        Not while the parent has processes of its own: those for threads could be had, and would make it the root of
+        threads, below which no group can be used for anything else.
+        """
+        if self.unified is None or not self.v2 or _is_occupied(self.unified.parent):
             return
         control = self.unified.parent / "cgroup.subtree_control"
         with suppress(OSError):
@@ -254,6 +259,14 @@ class Group:
 
 class _Gone(SystemError_):
     """The process or thread that was to join a group has ended."""
+
+
+def _is_occupied(path: Path) -> bool:
+    """Whether a group of version 2 has processes itself; the root's do not matter, and those of a root of threads."""
+    with suppress(OSError):  # the root has no type
+        if (path / "cgroup.type").read_text().strip() == "domain":
+            return bool((path / "cgroup.procs").read_text().strip())
+    return False
 
 
 def _write(path: Path, value: str) -> None:
