@@ -45,7 +45,7 @@ def find_layer(definition: DomainDef, dev: str) -> Layer:
     if disk is not None and not number and disk.source is None:
         raise InvalidArg(f"disk '{dev}' does not currently have a source assigned", domain=From.QEMU)
     for layer in layers_of(disk) if disk is not None else ():
-        if number in (0, layer.source.index):
+        if number in (0, layer.index):
             return layer
     raise InvalidArg(f"failed to find disk '{dev}'", domain=From.QEMU)
 
@@ -63,4 +63,4 @@ def _names(disk: Disk, layer: Layer, *, first: bool) -> Iterator[tuple[str, str 
     path = local_path(layer.source) or None
     if first:
         yield str(disk.target.dev), path
-    yield f"{disk.target.dev}[{layer.source.index}]", path
+    yield f"{disk.target.dev}[{layer.index}]", path

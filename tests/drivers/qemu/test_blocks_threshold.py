@@ -11,7 +11,7 @@ from tests.support.host import SessionHost
 
 DISKS = """
 <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/top' index='3'/>
-  <backingStore type='file' index='4'><format type='qcow2'/><source file='/base' index='4'/><backingStore/>
+  <backingStore type='file' index='4'><format type='qcow2'/><source file='/base'/><backingStore/>
   </backingStore>
   <target dev='vda' bus='virtio'/></disk>
 <disk type='file' device='cdrom'><target dev='hdc' bus='ide'/></disk>
