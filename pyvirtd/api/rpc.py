@@ -193,20 +193,6 @@ def accepts(flags: int, *, function: str | None = None) -> Callable[[F], F]:
     return mark
 
 
-def concerns(find: Callable[..., Awaitable[Any]]) -> Callable[[F], F]:
-    """State what a driver's method is about where neither an object nor a document among its arguments says so.
-
-    `find` takes the method's part and its arguments from the wire, and gives something with name and uuid, for the
-    access check; it raises what the method would raise.
-    """
-
-    def mark(method: F) -> F:
-        method.concerns = find  # type: ignore[attr-defined]
-        return method
-
-    return mark
-
-
 # Words of libvirt's names that are not merely capitalised.
 _WORDS = {
     "xml": "XML",

@@ -39,7 +39,6 @@ class Petition:
         assert client.rules is not None
         self._client = client
         self._rules: Rules = client.rules
-        self._handler = handler
         self._procedure: Procedure = handler.procedure
         self._values = values
         self._missing = missing
@@ -124,11 +123,11 @@ class Petition:
         )
 
     def _needs_document(self) -> bool:
-        """Whether what the call is about stands in a document, or in a file that the driver knows how to read."""
+        """Whether what the call is about stands in a document."""
         kinds = {kind_of(permission) for permission in self._needs} - {"connect"}
         if all(self._object(kind) is not None for kind in kinds):
             return False
-        return hasattr(self._handler.method, "concerns") or bool(self._document())
+        return bool(self._document())
 
     def _document(self) -> str:
         words = (self._arguments.get(name) for name in DOCUMENTS)
@@ -139,9 +138,6 @@ class Petition:
         return next((str(param.value[1]) for param in params if param.field == field), "")
 
     async def _read_document(self) -> Any:
-        method: Any = self._handler.method
-        if hasattr(method, "concerns"):
-            return await method.concerns(method.__self__, *self._values)
         text, owner = self._document(), next(iter(self._objects()), None)
         if len(text) < LONG_DOCUMENT:
             found = described(text, owner)

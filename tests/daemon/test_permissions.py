@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from pyvirtd.api.rpc import concerns
 from pyvirtd.api.types import DomainRef, StoragePoolRef, TypedParam
 from pyvirtd.constants.host import TypedParameterType as Kind
-from pyvirtd.core.access.subjects import Described
 from pyvirtd.daemon.permissions import Petition
 from tests.daemon.doubles import Refusing
 from tests.daemon.harness import procedure
@@ -20,24 +18,12 @@ POOL = StoragePoolRef("pool", UUID)
 XML = "<domain><name>told</name></domain>"
 
 
-class Owner:
-    """A driver's part with a call that is about what stands in a file."""
-
-    async def find(self, path: str) -> Described:
-        return Described(f"in {path}")
-
-    @concerns(find)
-    async def concerned(self, path: str) -> None: ...
-
-    def plain(self) -> None: ...
-
-
-def asked(name: str, *values: Any, method: Any = None) -> list[tuple[str, str | None]]:
+def asked(name: str, *values: Any) -> list[tuple[str, str | None]]:
     """What is asked of a client that may do nothing: permissions, with the first name among their details."""
     rules = Refusing("")
     driver = SimpleNamespace(connect_driver="QEMU")
     client: Any = SimpleNamespace(rules=rules, driver=driver)
-    handler: Any = SimpleNamespace(procedure=procedure(name), method=method or Owner().plain)
+    handler: Any = SimpleNamespace(procedure=procedure(name), method=None)
     asyncio.run(Petition(client, handler, list(values), []).plead())
     return rules.asked
 
@@ -77,11 +63,6 @@ def test_a_call_is_about_what_its_arguments_say(name: str, values: tuple[Any, ..
     assert {about for _, about in found} == {subject}
 
 
-def test_a_driver_says_what_a_call_with_a_file_is_about() -> None:
-    found = asked("domain_restore", "/a/file", method=Owner().concerned)
-    assert set(found) == {("domain:start", "in /a/file"), ("domain:write", "in /a/file")}
-
-
 def test_an_object_that_no_permission_is_about_must_still_be_one_to_know_of() -> None:
     found = asked("connect_domain_event_callback_register_any", 0, DOMAIN)
     assert ("domain:getattr", "web1") in found
@@ -90,6 +71,6 @@ def test_an_object_that_no_permission_is_about_must_still_be_one_to_know_of() ->
 def test_before_a_connection_is_open_nothing_is_asked() -> None:
     rules = Refusing("")
     client: Any = SimpleNamespace(rules=rules, driver=None)
-    handler: Any = SimpleNamespace(procedure=procedure("connect_supports_feature"), method=Owner().plain)
+    handler: Any = SimpleNamespace(procedure=procedure("connect_supports_feature"), method=None)
     assert Petition(client, handler, [10], []).settled()
     assert rules.asked == []
