@@ -170,8 +170,10 @@ def test_group_is_found_after_a_restart_and_goes_with_the_guest(host: SystemHost
 
 
 def test_failed_start_leaves_no_group(host: SystemHost) -> None:
-    wrong = bare_domain("wrong", extra="<blkiotune><device><path>/dev/null</path><read_bytes_sec>9</read_bytes_sec>"
-                        "</device></blkiotune>")  # fmt: skip
+    wrong = bare_domain(
+        "wrong",
+        extra="<blkiotune><device><path>/dev/null</path><read_bytes_sec>9</read_bytes_sec></device></blkiotune>",
+    )
     done = host.virsh(["create", str(host.client_file("wrong.xml", wrong))])
     assert "Path '/dev/null' must be a block device" in done.stderr
     assert not list(CGROUPS.glob(f"*/{host.folder.name}/machine/*-wrong*"))
