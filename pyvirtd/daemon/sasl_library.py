@@ -8,17 +8,21 @@ nothing; the event loop calls them.
 
 import asyncio
 import ctypes
+import os
 import queue
+import re
 import threading
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint, c_void_p
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pyvirtd.daemon.transport import Endpoints, LayerError
 
 LIBRARY = "libsasl2.so.2"
 SERVICE = b"libvirt"  # names the configuration file and the Kerberos service
+CONF_PATH = "/etc/sasl2:/etc/sasl:/usr/lib/sasl2"  # where Debian's build looks
 # sasl/sasl.h
 OK, CONTINUE = 0, 1
 SUCCESS_DATA = 4
@@ -83,6 +87,18 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+@cache
+def _external_named() -> bool:
+    """Whether the configuration names mechanism EXTERNAL: without a list of mechanisms it must not come by itself."""
+    for folder in os.environ.get("SASL_CONF_PATH", CONF_PATH).split(":"):
+        try:
+            text = Path(folder, f"{SERVICE.decode()}.conf").read_text(errors="replace")
+        except OSError:
+            continue
+        return re.search(r"^\s*mech_list:.*\bexternal\b", text, re.IGNORECASE | re.MULTILINE) is not None
+    return False
+
+
 class SaslConnection:
     """One exchange and, once it is complete, the security layer it agreed on."""
 
@@ -111,7 +127,9 @@ class SaslConnection:
         self._checked(self._library.sasl_setprop(self._conn, SSF_EXTERNAL, byref(c_uint(ssf))), "bad SASL strength")
 
     def known_outside(self, name: str) -> None:
-        """Something else has proved that the peer has this name: mechanism EXTERNAL may use it."""
+        """Something else has proved that the peer has this name: mechanism EXTERNAL may use it where it is named."""
+        if not _external_named():
+            return
         self._checked(self._library.sasl_setprop(self._conn, AUTH_EXTERNAL, name.encode()), "bad SASL name")
 
     def mechanisms(self) -> str:

@@ -138,6 +138,7 @@ class Server:
         """
         if self.tls is not None:
             self.tls = await asyncio.to_thread(tls_server, self.config, self.host.paths)
+            log.info("certificates for TLS read again")
 
     def start(self) -> None:
         """Accept clients from now on."""

@@ -2,12 +2,14 @@
 
 Usage: python -m tests.daemon.digest_peer HOW, where HOW is `call` or `part` (sent along with the last step, in the
 clear), `clear` (sent after it), `hang up` (instead of the last step) or `again` (three times with a wrong password).
+`external FOLDER` shows the certificate in the folder over TLS and asks for no password.
 """
 
 import hashlib
 import re
 import secrets
 import socket
+import ssl
 import sys
 
 from pyvirtd.api.rpc import REMOTE, VERSION
@@ -19,8 +21,13 @@ USER, SERVICE = "fred", "libvirt/localhost"
 
 
 class Peer:
-    def __init__(self) -> None:
-        self.sock = socket.create_connection(("localhost", 16509), timeout=10)
+    def __init__(self, folder: str = "") -> None:
+        self.sock = socket.create_connection(("localhost", 16514 if folder else 16509), timeout=10)
+        if folder:
+            context = ssl.create_default_context(cafile=f"{folder}/cacert.pem")
+            context.load_cert_chain(f"{folder}/clientcert.pem", f"{folder}/clientkey.pem")
+            self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
+            assert self.sock.recv(1) == b"\1"
         self.framer = Framer()
         self.serial = 0
 
@@ -73,8 +80,16 @@ def answer(challenge: str, password: str) -> str:
     )
 
 
-def main(how: str) -> None:
-    peer = Peer()
+def main(how: str, folder: str = "") -> None:
+    peer = Peer(folder)
+    if how == "external":
+        print(peer.call("auth_sasl_init")[0])
+        try:
+            print(peer.call("auth_sasl_start", "EXTERNAL", 0, b"")[0])
+            peer.call("connect_open", "qemu:///system", 0)
+        except Answered as exc:
+            print(exc)
+        return
     if how == "again":
         for _ in range(3):
             try:
@@ -102,4 +117,4 @@ def main(how: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
