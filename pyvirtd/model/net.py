@@ -288,12 +288,11 @@ class VirtualportParameters(Element, tag="parameters"):
     profileid: str | None = attr()
 
 
-# Parameters that a type has; other types refuse them.
+# Parameters that a type has; these types refuse the others.
 _PARAMETERS = {
     VirtualportType.QBG: ("managerid", "typeid", "typeidversion", "instanceid"),
     VirtualportType.QBH: ("profileid",),
     VirtualportType.OPENVSWITCH: ("interfaceid", "profileid"),
-    VirtualportType.MIDONET: ("interfaceid",),
 }
 
 
