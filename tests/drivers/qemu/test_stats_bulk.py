@@ -232,7 +232,7 @@ def test_a_guest_that_does_not_answer_costs_its_own_figures_only(monkeypatch: py
 
 
 def test_a_guest_that_hangs_is_waited_for_in_full_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats_bulk, "GUEST_S", 0.5)
+    monkeypatch.setattr(stats_bulk, "GUEST_S", 1.5)
     monkeypatch.setattr(stats_bulk, "NOWAIT_S", 0.01)
     dom, bulk, answers = off(), BulkStats(), dict[str, Any]()
     running(dom, answers)
@@ -242,13 +242,13 @@ def test_a_guest_that_hangs_is_waited_for_in_full_only_once(monkeypatch: pytest.
         asyncio.run(bulk.collect([dom], Wanted(Group.DIRTYRATE)))
         return time.monotonic() - began
 
-    assert seconds() >= 0.5
-    assert seconds() < 0.4
+    assert seconds() >= 1.5
+    assert seconds() < 1.5
     answers.update(IDLE)
     seconds()
     answers.clear()
     dom.running.monitor.changes += 1
-    assert seconds() >= 0.5
+    assert seconds() >= 1.5
 
 
 def test_guests_are_asked_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
