@@ -2,7 +2,7 @@
 
 import uuid as uuid_module
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -222,37 +222,34 @@ class DomainList(Generic[Dom]):
         return None
 
 
-_PAIRS = (
-    (Filter.ACTIVE, Filter.INACTIVE),
-    (Filter.PERSISTENT, Filter.TRANSIENT),
-    (Filter.AUTOSTART, Filter.NO_AUTOSTART),
-    (Filter.MANAGEDSAVE, Filter.NO_MANAGEDSAVE),
-    (Filter.HAS_SNAPSHOT, Filter.NO_SNAPSHOT),
-    (Filter.HAS_CHECKPOINT, Filter.NO_CHECKPOINT),
+# What a domain is, as the two flags that ask for it and for the opposite, and how to tell.
+_PAIRS: tuple[tuple[int, int, Callable[[Any, Any], bool]], ...] = (
+    (Filter.ACTIVE, Filter.INACTIVE, lambda dom, saved: dom.active),
+    (Filter.PERSISTENT, Filter.TRANSIENT, lambda dom, saved: dom.persistent),
+    (Filter.AUTOSTART, Filter.NO_AUTOSTART, lambda dom, saved: dom.autostart),
+    (Filter.MANAGEDSAVE, Filter.NO_MANAGEDSAVE, lambda dom, saved: bool(saved and saved(dom))),
+    (Filter.HAS_SNAPSHOT, Filter.NO_SNAPSHOT, lambda dom, saved: False),
+    (Filter.HAS_CHECKPOINT, Filter.NO_CHECKPOINT, lambda dom, saved: False),
 )
-_STATES = Filter.RUNNING | Filter.PAUSED | Filter.SHUTOFF | Filter.OTHER
+_STATES = int(Filter.RUNNING | Filter.PAUSED | Filter.SHUTOFF | Filter.OTHER)
+_STATE_FLAGS: dict[int, int] = {
+    DomainState.RUNNING: int(Filter.RUNNING),
+    DomainState.PAUSED: int(Filter.PAUSED),
+    DomainState.SHUTOFF: int(Filter.SHUTOFF),
+}
 ALL_FILTERS = _STATES
-for _yes, _no in _PAIRS:
+for _yes, _no, _ in _PAIRS:
     ALL_FILTERS |= _yes | _no
 
 
 def filter_domains(domains: Iterable[Dom], flags: int, *, saved: Any = None) -> list[Dom]:
     """The domains that pass libvirt's list filters; of each group no bit means all. `saved(dom)`: has a save image."""
-    if not flags:
-        return list(domains)
-    return [dom for dom in domains if _passes(dom, flags, saved)]
-
-
-def _passes(dom: DomainObject, flags: int, saved: Any) -> bool:
-    facts = (dom.active, dom.persistent, dom.autostart, bool(saved and saved(dom)), False, False)
-    for (yes, no), fact in zip(_PAIRS, facts, strict=True):
-        if flags & (yes | no) and not flags & (yes if fact else no):
-            return False
-    if flags & _STATES:
-        bit = {
-            DomainState.RUNNING: Filter.RUNNING,
-            DomainState.PAUSED: Filter.PAUSED,
-            DomainState.SHUTOFF: Filter.SHUTOFF,
-        }.get(dom.state, Filter.OTHER)
-        return bool(flags & bit)
-    return True
+    flags = int(flags)  # a flag's own operators are a hundred times slower
+    wanted = [(tell, bool(flags & yes)) for yes, no, tell in _PAIRS if bool(flags & yes) != bool(flags & no)]
+    found = list(domains)
+    for tell, want in wanted:
+        found = [dom for dom in found if bool(tell(dom, saved)) is want]
+    states = flags & _STATES
+    if states:
+        found = [dom for dom in found if states & _STATE_FLAGS.get(dom.state, int(Filter.OTHER))]
+    return found

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pyvirtd.api.rpc import ADMIN, LXC, QEMU, REMOTE
 from pyvirtd.config import DaemonConfig
@@ -15,7 +16,6 @@ from pyvirtd.core.access.polkit import Authority
 from pyvirtd.core.access.polkit_rules import PolkitAccess
 from pyvirtd.core.driver import Driver, Handler, Host
 from pyvirtd.daemon.auth import needs_no_step
-from pyvirtd.daemon.certificates import TlsServer, tls_server
 from pyvirtd.daemon.client import Client
 from pyvirtd.daemon.listeners import Listener, Wire, network_listeners
 from pyvirtd.daemon.refusal import TURNED_AWAY_MAX, Crowd, Refusal
@@ -23,6 +23,9 @@ from pyvirtd.daemon.session import DaemonDriver
 from pyvirtd.daemon.tls import TlsTransport
 from pyvirtd.daemon.transport import TcpTransport, Transport, UnixTransport, keep_talking
 from pyvirtd.errors import RpcError
+
+if TYPE_CHECKING:
+    from pyvirtd.daemon.certificates import TlsServer
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +124,7 @@ class Server:
         config, passed = self.config, {listener.wire for listener in self._listeners.values()}
         made = wanted and not activated
         if Wire.TLS in passed or (made and config.listen_tls):
-            self.tls = await asyncio.to_thread(tls_server, config, self.host.paths)
+            self.tls = await asyncio.to_thread(self._tls_server)
         for wire, on, port in (
             (Wire.TLS, config.listen_tls, config.tls_port),
             (Wire.TCP, config.listen_tcp, config.tcp_port),
@@ -137,8 +140,14 @@ class Server:
         Nothing is done where TLS is not served.
         """
         if self.tls is not None:
-            self.tls = await asyncio.to_thread(tls_server, self.config, self.host.paths)
+            self.tls = await asyncio.to_thread(self._tls_server)
             log.info("certificates for TLS read again")
+
+    def _tls_server(self) -> "TlsServer":
+        # certificates need a library of several megabytes, which most daemons never use
+        from pyvirtd.daemon.certificates import tls_server
+
+        return tls_server(self.config, self.host.paths)
 
     def start(self) -> None:
         """Accept clients from now on."""
