@@ -27,7 +27,7 @@ from pyvirtd.model.cpu import (
     CpuModel,
     FeaturePolicy,
 )
-from pyvirtd.model.domain import DomainDef
+from pyvirtd.model.domain import DomainDef, DomainType
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,8 @@ def settle(live: DomainDef, caps: QemuCapabilities) -> None:
 def _check_host(wanted: Cpu, live: DomainDef, caps: QemuCapabilities) -> None:
     side = caps.accelerator(live.type)
     if caps.arch not in cpu.X86 or side is None or side.host_cpu is None:
+        return
+    if live.type is not DomainType.QEMU:  # libvirtd starts them where QEMU has less than the model, and so do we
         return
     host = Compared(libvirt_features(side.host_cpu.features), vendor_name(side.host_cpu.vendor or ""))
     compare(ClientCpu(None, wanted), host, caps.arch, caps.cpu_definitions, fail=True)
