@@ -141,7 +141,7 @@ class Domains(CommonDomains[QemuDomain]):
         if monitor.busy_since is not None:
             busy_ms = int((asyncio.get_running_loop().time() - monitor.busy_since) * 1000)
             return DomainGetControlInfoReply(DomainControlState.OCCUPIED, 0, busy_ms)
-        job = dom.jobs.normal or dom.jobs.long_job
+        job = dom.jobs.normal
         if job is not None:
             busy_ms = int((asyncio.get_running_loop().time() - job.since) * 1000)
             return DomainGetControlInfoReply(DomainControlState.JOB, 0, busy_ms)

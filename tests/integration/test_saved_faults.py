@@ -1,6 +1,7 @@
 """What may go wrong while a guest is saved or restored: it runs on or is saved whole, never neither."""
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import time
@@ -153,6 +154,25 @@ def test_a_save_whose_client_is_gone_is_finished(running: SessionHost, image: Pa
     assert mark(running) == "mark"
 
 
+def test_a_file_that_is_being_written_is_nobody_elses(running: SessionHost, image: Path) -> None:
+    """Not of another save's, and not of what an earlier daemon has left running."""
+    running.define(bare_domain("other"))
+    running.ok("start other")
+    client = begin(running, image)
+    done = running.virsh(f"save other {image}")
+    assert f"Failed to create file '{image}': Device or resource busy" in done.stderr
+    assert state(running, "other") == RUNS_ON
+    running.ok(f"domjobabort {NAME}")
+    assert "canceled" in outcome(client)
+    running.ok(f"save other {image}")
+    with image.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        assert "Device or resource busy" in running.virsh(f"restore {image}").stderr
+    running.ok(f"restore {image}")
+    running.ok("destroy other")
+    running.ok("undefine other")
+
+
 @pytest.mark.parametrize("where", ["directory", "missing", "pipe", "unwritable"])
 def test_a_path_that_cannot_be_written_is_named(running: SessionHost, where: str) -> None:
     path = running.path(where)
@@ -276,7 +296,7 @@ def test_a_guest_that_dies_meanwhile_leaves_no_file(running: SessionHost, image:
     client = begin(running, image)
     (pid,) = processes(running, NAME)
     os.kill(pid, 9)
-    assert outcome(client) == "Requested operation is not valid: domain is not running"
+    assert outcome(client) == "operation failed: domain is not running"
     eventually(lambda: state(running) == "shut off (crashed)")
     assert not image.exists()
 

@@ -7,6 +7,8 @@ reserved, each 32 bits in the writer's byte order; the text section: the documen
 Everything here blocks: for a thread.
 """
 
+import errno
+import fcntl
 import os
 import struct
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ from enum import IntEnum
 from typing import Self
 
 from pyvirtd.constants.error import ErrorDomain as From
-from pyvirtd.errors import ArgumentUnsupported, OperationFailed
+from pyvirtd.errors import OperationFailed
 from pyvirtd.model.cpu import Cpu
 from pyvirtd.xml.element import Element, child
 
@@ -137,12 +139,17 @@ def read_image(fd: int) -> Image:
     return Image(xml, bool(running), Format(number), cookie, room, complete=True, order=order)
 
 
-def format_of(word: str) -> Format:
-    """The format of an API's or qemu.conf's word. Raises ArgumentUnsupported."""
-    found = {item.name.lower(): item for item in Format}.get(word)
-    if found is None:
-        raise ArgumentUnsupported(f"save image format '{word}' is not supported", domain=From.QEMU)
-    return found
+def claim(fd: int, *, write: bool) -> None:
+    """Keep others from writing an image (or reading one that is written), as long as any copy of the descriptor is
+    open: QEMU's and a compressor's count, also when the daemon that gave it to them is gone. Raises OSError.
+    """
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if write else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY)) from None
+    except OSError as exc:
+        if exc.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
 
 
 def _read(fd: int, size: int) -> bytes:

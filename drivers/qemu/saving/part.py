@@ -61,11 +61,11 @@ class Saved(SavePart[QemuDomain]):
     async def domain_restore(self, from_: str) -> None:
         await self.domain_restore_flags(from_, None, 0)
 
-    @accepts(RESTORE_FLAGS)
+    @accepts(RESTORE_FLAGS, function="qemuDomainRestoreInternal")
     async def domain_restore_flags(self, from_: str, dxml: str | None, flags: int) -> None:
         await restore(self.driver, Path(from_), xml=dxml, flags=flags)
 
-    @accepts(RESTORE_FLAGS)
+    @accepts(RESTORE_FLAGS, function="qemuDomainRestoreInternal")
     async def domain_restore_params(self, params: list[TypedParam], flags: int) -> None:
         given = _given(params, RESTORE_PARAMS)
         if FILE not in given:

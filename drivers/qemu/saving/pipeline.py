@@ -55,6 +55,7 @@ class Pipeline:
     def __init__(self) -> None:
         self.fd = -1
         self._ours = ExitStack()  # descriptors that the programs have by then
+        self._killed = False
         self._programs: list[tuple[str, Process]] = []
         self._words = os.memfd_create("words", os.MFD_CLOEXEC)
 
@@ -156,6 +157,7 @@ class Pipeline:
     def kill(self) -> None:
         """End the programs; a write of QEMU's that hangs fails."""
         self.close()
+        self._killed = True
         for _, process in self._programs:
             process.send_signal(signal.SIGKILL)
 
@@ -176,6 +178,8 @@ class Pipeline:
     async def failure(self) -> OperationFailed | None:
         """Why the first program that failed did, if one has; they get a moment to end after QEMU has."""
         self.close()
+        if self._killed:
+            return None
         for name, process in self._programs:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ENDING_S):

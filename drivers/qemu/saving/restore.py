@@ -23,7 +23,7 @@ from pyvirtd.drivers.qemu import process
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.saving.document import VIEW, apply_cookie, read_document, replacement
-from pyvirtd.drivers.qemu.saving.image import Image, IncompleteImage, read_image
+from pyvirtd.drivers.qemu.saving.image import Image, IncompleteImage, claim, read_image
 from pyvirtd.drivers.qemu.saving.managed import remove_image
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline
 from pyvirtd.drivers.qemu.saving.save import check_flags
@@ -42,15 +42,21 @@ Create = DomainCreateFlags
 
 
 @asynccontextmanager
-async def opened(path: Path, *, write: bool = False) -> AsyncIterator[tuple[int, Image]]:
-    """A save image and its open file. Raises VirtError."""
+async def opened(path: Path, *, write: bool = False, keep: bool = False) -> AsyncIterator[tuple[int, Image]]:
+    """A save image and its open file; `keep`: nobody else may change it meanwhile. Raises VirtError."""
     mode = os.O_RDWR if write else os.O_RDONLY
     try:
         fd = await in_thread(os.open, path, mode | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as exc:
         raise from_os_error(exc, f"Failed to open file '{path}'", domain=From.QEMU) from exc
     try:
-        yield fd, await in_thread(read_image, fd)
+        image = await in_thread(read_image, fd)
+        if write or keep:
+            try:
+                claim(fd, write=write)
+            except OSError as exc:
+                raise from_os_error(exc, f"Failed to open file '{path}'", domain=From.QEMU) from exc
+        yield fd, image
     finally:
         os.close(fd)
 
@@ -58,7 +64,7 @@ async def opened(path: Path, *, write: bool = False) -> AsyncIterator[tuple[int,
 async def restore(driver: "QemuDriver", path: Path, *, xml: str | None, flags: int) -> QemuDomain:
     """Start the guest of an image, which stays as it is. Raises VirtError; then nothing is left of the try."""
     check_flags(flags)
-    async with opened(path) as (fd, image):
+    async with opened(path, keep=True) as (fd, image):
         before = await read_document(driver, image.xml)
         definition = await replacement(driver, before, xml) if xml is not None else before
         definition = await _hooked(driver, definition)
@@ -81,7 +87,7 @@ async def start_managed(driver: "QemuDriver", dom: QemuDomain, flags: int, calle
     if not path.exists():
         return False
     try:
-        async with opened(path) as (fd, image):
+        async with opened(path, keep=True) as (fd, image):
             definition = await read_document(driver, image.xml)
             _check_owner(dom, definition)
             pause = bool(flags & Create.PAUSED)

@@ -28,7 +28,7 @@ from pyvirtd.core.jobs import Held, Job, LongJob
 from pyvirtd.drivers.qemu import events, process
 from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
 from pyvirtd.drivers.qemu.saving.document import replacement, saved_cookie, saved_xml
-from pyvirtd.drivers.qemu.saving.image import Format, Image
+from pyvirtd.drivers.qemu.saving.image import Format, Image, claim
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline, available
 from pyvirtd.drivers.qemu.saving.transfer import check_aborted, send_state
 from pyvirtd.errors import BadCall, OperationFailed, VirtError, from_os_error
@@ -156,19 +156,22 @@ async def _file(path: Path) -> AsyncIterator[int]:
 
 def _open(path: Path) -> _Opened:
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    made = True
     try:
         try:
-            return _Opened(os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), made=True)
+            fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            fd = os.open(path, flags)
+            fd, made = os.open(path, flags), False
         try:
-            _empty(fd)
+            claim(fd, write=True)
+            if not made:
+                _empty(fd)
         except BaseException:
             os.close(fd)
             raise
     except OSError as exc:
         raise from_os_error(exc, f"Failed to create file '{path}'", domain=From.QEMU) from exc
-    return _Opened(fd, made=False)
+    return _Opened(fd, made)
 
 
 def _empty(fd: int) -> None:

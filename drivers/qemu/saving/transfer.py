@@ -36,13 +36,13 @@ async def send_state(dom: QemuDomain, fd: int, job: Held, *, unblock: Callable[[
 
     The caller holds `job`, keeps `fd` and closes it. `unblock` makes a write of QEMU's that hangs fail: it ends
     whoever reads the other end of a pipe, and is called when the transfer is to end early. Whatever is raised, the
-    guest is as it was, paused, and may be resumed. Raises OperationAborted, OperationFailed, MonitorClosed.
+    guest is as it was, paused, and may be resumed. Raises OperationAborted and OperationFailed.
     """
     monitor = dom.monitor
     check_aborted(job)
-    await _prepare(monitor)
     job.refresh = lambda: _refresh(monitor, job)
     try:
+        await _prepare(monitor)
         async with _changes(monitor) as changed:
             await monitor.pass_fd(DESCRIPTOR, fd)
             await monitor.execute("migrate", {"uri": f"fd:{DESCRIPTOR}", "detach": True})
@@ -52,6 +52,8 @@ async def send_state(dom: QemuDomain, fd: int, job: Held, *, unblock: Callable[[
                 await asyncio.shield(_cancel(monitor, changed, unblock))
                 raise
         await _settle(monitor)
+    except MonitorClosed as exc:
+        raise OperationFailed("domain is not running", domain=From.QEMU) from exc
     finally:
         job.refresh = None
     _note(job, answer)
