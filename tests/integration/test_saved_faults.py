@@ -118,8 +118,10 @@ def test_a_compressor_that_hangs_does_not_hold_up_the_abort(running: SessionHost
     client = begin(running, image)
     for pid in compressors(running):
         os.kill(pid, 19)
+    begun = time.monotonic()
     running.ok(f"domjobabort {NAME}")
     assert "canceled by client" in outcome(client)
+    assert time.monotonic() - begun < 15, "it was waited for"
     assert state(running) == RUNS_ON
     eventually(lambda: not compressors(running))
 
@@ -219,7 +221,7 @@ def whole(path: Path) -> bool:
     return path.exists() and path.read_bytes()[:16] == COMPLETE
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08])
+@pytest.mark.parametrize("moment", [0.0, 0.01, 0.03, 0.06])
 def test_an_abort_at_any_moment(bare: SessionHost, image: Path, moment: float) -> None:
     started(bare)
     conn = bare.connect()
@@ -240,7 +242,7 @@ def test_an_abort_at_any_moment(bare: SessionHost, image: Path, moment: float) -
         assert (state(bare, BARE), image.exists()) == (RUNS_ON, False)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15])
+@pytest.mark.parametrize("moment", [0.0, 0.03, 0.05, 0.07, 0.12])
 def test_a_daemon_killed_at_any_moment_of_a_managed_save(bare: SessionHost, moment: float) -> None:
     path = bare.path(f"config/libvirt/qemu/save/{BARE}.save")
     started(bare)
@@ -259,7 +261,7 @@ def test_a_daemon_killed_at_any_moment_of_a_managed_save(bare: SessionHost, mome
         assert state(bare, BARE) == "running (restored)"
 
 
-@pytest.mark.parametrize("moment", [0.02, 0.05, 0.08, 0.11, 0.14, 0.17, 0.2])
+@pytest.mark.parametrize("moment", [0.05, 0.1, 0.15, 0.2])
 def test_a_daemon_killed_at_any_moment_of_a_start_from_an_image(bare: SessionHost, moment: float) -> None:
     path = bare.path(f"config/libvirt/qemu/save/{BARE}.save")
     started(bare)
