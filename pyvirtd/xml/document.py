@@ -18,7 +18,7 @@ Node = etree._Element
 MAX_BYTES = 10 << 20  # the largest configuration file libvirtd reads
 MAX_ATTRIBUTES = 256  # of one element: libxml2 compares each with all others
 
-_LONG_PIECE = re.compile(rb"[^<]{%d,}+" % (2 * MAX_ATTRIBUTES + 1))  # a shorter one cannot hold more
+_LONG_PIECE = re.compile(rb"<([^<]{%d,}+)" % (2 * MAX_ATTRIBUTES + 1))  # a shorter one cannot hold more
 _ATTRIBUTES = re.compile(rb"[^\s>/]++(?>\s++[^\s=>]++\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+')){%d}" % (MAX_ATTRIBUTES + 1))
 
 
@@ -107,7 +107,7 @@ def _checked(text: str, domain: ErrorDomain) -> bytes:
     if len(data) > MAX_BYTES:
         raise XmlError(f"document of {len(data)} bytes is larger than {MAX_BYTES}", domain=domain)
     for piece in _LONG_PIECE.finditer(data):
-        if _ATTRIBUTES.match(piece[0]):
+        if _ATTRIBUTES.match(piece[1]):
             raise XmlError(f"an element has more than {MAX_ATTRIBUTES} attributes", domain=domain)
     return data
 
