@@ -95,6 +95,8 @@ async def _serve(daemon: Daemon, ready: Callable[[], None]) -> None:
         loop.add_signal_handler(number, stop.set)
     host = Host(paths, paths.privileged, config, daemon.qemu_config, Hooks(paths))
     async with contextlib.AsyncExitStack() as ends:  # run in reverse
+        host.audit.open(config.audit_level, logging=config.audit_logging)
+        ends.callback(host.audit.close)
         ends.push_async_callback(host.tasks.close)
         ends.push_async_callback(_stop_drivers, host)
         server = Server(host, config)

@@ -29,6 +29,7 @@ from pyvirtd.constants.domain import (
     DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core import audit_records
 from pyvirtd.core.cgroup import Group
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
@@ -105,6 +106,7 @@ class Starting:
         check_start(live)
         cgroups.check_groups(live, driver.cgroups, privileged=driver.host.privileged)
         confine(live, driver.credentials, driver.config)
+        driver.host.audit.send(audit_records.machine_ids(live))
         self.identity = await domain_identity(live, driver.credentials)
         self.undo.push_async_callback(driver.ending_hooks, self.dom, live)
         await self._hook(DomainOp.PREPARE)
@@ -243,7 +245,16 @@ class Starting:
         """What QEMU wrote to its log in this run."""
         return await in_thread(tail, self.paths.log_file(self.dom.name), self.log_start)
 
-    # --- hooks -----------------------------------------------------------------------------------------------
+    # --- who is told -----------------------------------------------------------------------------------------
+
+    def audit(self, pid: int, *, success: bool) -> None:
+        """Leave the records of this start."""
+        how = self.incoming.started if self.incoming is not None else DomainEventStartedDetailType.BOOTED
+        socket_path = str(self.paths.swtpm_socket(self.number, self.dom.name))
+        records = audit_records.started(
+            self.live, audit_records.word(how), pid, success=success, tpm_socket=socket_path
+        )
+        self.driver.host.audit.send(records)
 
     async def _hook(self, operation: DomainOp) -> None:
         await self.driver.hook(self.dom, operation, self.live)
@@ -263,6 +274,7 @@ async def start(
     """
     async with AsyncExitStack() as undo:
         starting = Starting(driver, dom, undo, definition, incoming)
+        undo.callback(starting.audit, 0, success=False)
         guest = await starting.run(flags)
         dom.live, dom.guest = starting.live, guest
         driver.domains.set_id(dom, starting.number)
@@ -282,6 +294,7 @@ async def start(
                 raise
             raise await starting.died("qemu unexpectedly closed the monitor") from exc
         undo.pop_all()
+        starting.audit(guest.process.pid, success=True)
     if incoming is None:
         driver.emit_lifecycle(dom, DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
         if flags & DomainCreateFlags.PAUSED:
@@ -398,10 +411,17 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     except (VirtError, OSError) as exc:
         log.error("%s ended, and not all that it was given could be taken back: %s", dom.name, exc)
     finally:
+        driver.host.audit.send([audit_records.stopped(dom.live_def, _audit_word(ending))])
         _off(driver, dom, guest, ending.reason)
     driver.emit_lifecycle(dom, DomainEventType.STOPPED, ending.detail)
     driver.forget_if_transient(dom)
     driver.guest_gone(guest)
+
+
+def _audit_word(ending: Ending) -> str:
+    """Why a run ended, to the audit trail: a QEMU that nobody ended failed; it is a guest that crashes."""
+    failed = ending.detail is DomainEventStoppedDetailType.FAILED
+    return audit_records.word(DomainShutoffReason.FAILED if failed else ending.reason)
 
 
 async def clean_up(

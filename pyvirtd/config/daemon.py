@@ -153,9 +153,8 @@ class DaemonConfig(Settings):
         1,
         "Audit records: 0 never, 1 where the host has auditing, 2 also stops the start where it has not.",
         section="Auditing",
-        effective=False,
     )
-    audit_logging: bool = flag(False, "Write audit records into the log, too.", effective=False)
+    audit_logging: bool = flag(False, "Write audit records into the log, too.")
 
     host_uuid: str | None = maybe_text(
         "UUID of this host, when the one from host_uuid_source will not do. It must not be one digit repeated.",

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from pyvirtd.api.rpc import Part, Procedure
 from pyvirtd.config import DaemonConfig, QemuConfig
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.audit import Audit
 from pyvirtd.core.events import EventBus
 from pyvirtd.core.hooks import Hooks
 from pyvirtd.core.host import HostInfo
@@ -61,6 +62,7 @@ class Host:
     qemu_config: QemuConfig
     hooks: Hooks
     info: HostInfo = field(default_factory=HostInfo)
+    audit: Audit = field(default_factory=Audit)
     events: EventBus = field(default_factory=EventBus)
     tasks: Tasks = field(default_factory=Tasks)
     drivers: "list[Driver]" = field(default_factory=list)

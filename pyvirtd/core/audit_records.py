@@ -1,0 +1,201 @@
+"""The audit records of a guest: what it is, what it is given, and that it starts and stops. Pure.
+
+Fields and their order are those of libvirt's records: https://libvirt.org/auditlog.html
+"""
+
+from collections.abc import Iterator
+from enum import Enum
+
+from pyvirtd.core.audit import UNKNOWN, Record, RecordType, encode
+from pyvirtd.core.security import NONE
+from pyvirtd.model.chardev import (
+    EgdBackend,
+    RandomBackend,
+    Redirdev,
+    Rng,
+    Smartcard,
+    SmartcardMode,
+    Tpm,
+    TpmEmulator,
+    TpmExternal,
+    TpmPassthrough,
+)
+from pyvirtd.model.devices import Filesystem, Shmem
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.model.graphics import InputType
+from pyvirtd.model.hostdev import (
+    Hostdev,
+    MdevSource,
+    PciHostdevSource,
+    ScsiHostdevSource,
+    UsbHostdevSource,
+    VhostScsiSource,
+)
+from pyvirtd.model.storage import AnySource, BlockSource, DirSource, FileSource
+
+STARTING = "start"  # the reason of every resource that a guest is started with
+HOST_SMARTCARD = "nss-smartcard-device"
+CERTIFICATES = "/etc/pki/nssdb"  # libvirt's default of <database>
+REDIRECTED = "USB redirdev"
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - named only
+
+
+def machine_ids(live: DomainDef) -> Iterator[Record]:
+    """The security labels of a guest about to start."""
+    for one in live.seclabel:
+        if one.model and one.model != NONE and one.label:
+            labels = f"vm-ctx={_plain(one.label)} img-ctx={_plain(one.imagelabel)} model={_plain(one.model)}"
+            yield Record(RecordType.MACHINE_ID, f"virt={live.type} {_who(live)} {labels}")
+
+
+def started(live: DomainDef, reason: str, pid: int, *, success: bool, tpm_socket: str = "") -> Iterator[Record]:
+    """A start and what it assigned; `reason` is booted, restored, migrated or from-snapshot, `pid` 0 if it failed."""
+    yield from resources(live, tpm_socket)
+    yield _control(live, "start", reason, pid, success=success)
+
+
+def stopped(live: DomainDef, reason: str) -> Record:
+    """The end of a run. Its process is gone and named no more, as with libvirtd."""
+    return _control(live, "stop", reason, 0, success=True)
+
+
+def resources(live: DomainDef, tpm_socket: str) -> Iterator[Record]:
+    """What the host gives to a guest at its start; `tpm_socket` is where an emulated TPM listens."""
+    devices = live.devices
+    for disk in devices.disk:
+        yield from _given(live, "disk", _disk_path(disk.source))
+    for filesystem in devices.filesystem:
+        yield from _given(live, "fs", _filesystem_path(filesystem))
+    for interface in devices.interface:
+        yield from _given(live, "net", interface.mac.address if interface.mac is not None else None)
+    for hostdev in devices.hostdev:
+        yield from _hostdev(live, hostdev)
+    for redirdev in devices.redirdev:
+        yield _redirected(live, redirdev)
+    # The first console is the first serial port once more.
+    consoles = devices.console[1:] if devices.serial else devices.console
+    for chardev in (*devices.serial, *devices.parallel, *devices.channel, *consoles):
+        yield from _given(live, "chardev", chardev.path)
+    for card in devices.smartcard:
+        yield from _given(live, "smartcard", _smartcard_path(card))
+    for rng in devices.rng:
+        yield from _given(live, "rng", _rng_path(rng))
+    for tpm in devices.tpm:
+        yield from _tpm(live, tpm, tpm_socket)
+    for shmem in devices.shmem:
+        yield _shmem(live, shmem)
+    for one in devices.input:
+        if one.source is not None:
+            path = one.source.evdev if one.type is InputType.PASSTHROUGH else one.source.dev
+            yield _resource(live, "evdev", f"path={_plain(path)}")
+    yield _resource(live, "mem", f"old-mem=0 new-mem={live.memory.kib}")
+    yield _resource(live, "vcpu", f"old-vcpu=0 new-vcpu={live.vcpu.current or live.vcpu.count}")
+
+
+def word(reason: Enum) -> str:
+    """The name of a reason as records have it."""
+    return reason.name.lower().replace("_", "-")
+
+
+# --- one record -------------------------------------------------------------------------------------------------
+
+
+def _who(live: DomainDef) -> str:
+    return f"vm={encode(live.name)} uuid={live.uuid}"
+
+
+def _plain(value: str | None) -> str:
+    """A value that has no quotes as long as it cannot be taken for other fields."""
+    encoded = encode(value or UNKNOWN)
+    return encoded.strip('"')
+
+
+def _control(live: DomainDef, operation: str, reason: str, pid: int, *, success: bool) -> Record:
+    text = f"virt={live.type} op={operation} reason={reason} {_who(live)} vm-pid={pid}"
+    return Record(RecordType.CONTROL, text, success)
+
+
+def _resource(live: DomainDef, kind: str, fields: str) -> Record:
+    return Record(RecordType.RESOURCE, f"virt={live.type} resrc={kind} reason={STARTING} {_who(live)} {fields}")
+
+
+def _given(live: DomainDef, kind: str, what: str | None) -> Iterator[Record]:
+    """Something of the host that has a name; nothing is told of what has none."""
+    if what:
+        yield _resource(live, kind, f"old-{kind}={encode(UNKNOWN)} new-{kind}={encode(what)}")
+
+
+# --- what the kinds of devices are known by ---------------------------------------------------------------------
+
+
+def _disk_path(source: AnySource | None) -> str | None:
+    match source:
+        case FileSource(file=path) | BlockSource(dev=path) | DirSource(dir=path):
+            return path
+    return None
+
+
+def _filesystem_path(filesystem: Filesystem) -> str | None:
+    source = filesystem.source
+    return (source.dir or source.file or source.dev or source.name) if source is not None else None
+
+
+def _hostdev(live: DomainDef, hostdev: Hostdev) -> Iterator[Record]:
+    if (device := _host_address(hostdev)) is not None:
+        yield _resource(live, "dev", f"bus={hostdev.type} device={encode(device)}")
+
+
+def _host_address(hostdev: Hostdev) -> str | None:
+    match hostdev.source:
+        case PciHostdevSource(address=at) if at is not None:
+            return f"{at.domain:04x}:{at.bus:02x}:{at.slot:02x}.{at.function:x}"
+        case UsbHostdevSource(address=on) if on is not None:
+            return f"{on.bus or 0:03}.{on.device or 0:03}"
+        case ScsiHostdevSource(adapter=adapter, address=unit) if unit is not None:
+            return f"{adapter}:{unit.bus}:{unit.target}:{unit.unit}"
+        case ScsiHostdevSource(name=name):
+            return name
+        case VhostScsiSource(wwpn=wwpn):
+            return wwpn
+        case MdevSource(address=mdev) if mdev is not None:
+            return mdev.uuid
+    return None
+
+
+def _redirected(live: DomainDef, redirdev: Redirdev) -> Record:
+    return _resource(live, "dev", f"bus={redirdev.bus} device={encode(REDIRECTED)}")
+
+
+def _smartcard_path(card: Smartcard) -> str | None:
+    match card.mode:
+        case SmartcardMode.HOST:
+            return HOST_SMARTCARD
+        case SmartcardMode.HOST_CERTIFICATES:
+            return card.database or CERTIFICATES
+    return card.path
+
+
+def _rng_path(rng: Rng) -> str | None:
+    match rng.backend:
+        case RandomBackend(path=path) | EgdBackend(path=path):
+            return path
+    return None
+
+
+def _tpm(live: DomainDef, tpm: Tpm, emulator: str) -> Iterator[Record]:
+    match tpm.backend:
+        case TpmPassthrough(device=device):
+            yield _resource(live, "tpm", f"device={encode(device or UNKNOWN)}")
+        case TpmEmulator():
+            yield _resource(live, "tpm-emulator", f"device={encode(emulator or UNKNOWN)}")
+        case TpmExternal(source=source):
+            path = source.path if source is not None else None
+            yield _resource(live, "tpm-external", f"device={encode(path or UNKNOWN)}")
+
+
+def _shmem(live: DomainDef, shmem: Shmem) -> Record:
+    if shmem.server is not None:
+        return _resource(live, "ivshmem-socket", f"path={_plain(shmem.server.path)}")
+    return _resource(
+        live, "shmem", f"size={(shmem.size_mib or 0) << 20} path={_plain(f'{SHARED_MEMORY}/{shmem.name}')}"
+    )

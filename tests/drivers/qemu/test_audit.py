@@ -1,0 +1,70 @@
+"""What starts and ends of real guests leave in the log with audit_logging = 1."""
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.domains import bare_domain
+from tests.support.host import SystemHost
+
+DEVICES = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
+
+
+@pytest.fixture
+def audited() -> Iterator[SystemHost]:
+    if reason := SystemHost.missing():
+        pytest.skip(reason)
+    with SystemHost() as host:
+        host.write("/etc/libvirt/libvirtd.conf", "audit_level = 1\naudit_logging = 1\nlog_level = 2\n")
+        yield host.start()
+
+
+def audit_lines(host: SystemHost) -> list[str]:
+    """The records in the log, without the guest's UUID."""
+    return [re.sub(r" uuid=\S+", "", line) for line in re.findall(r"success=(?:yes|no) virt=.*", host.log())]
+
+
+def test_starts_and_ends_are_in_the_log(audited: SystemHost) -> None:
+    audited.define(bare_domain("audited", devices=DEVICES))
+    audited.ok("start audited")
+    pid = int(audited.path("/run/libvirt/qemu/audited.pid").read_text())
+    audited.ok("destroy audited")
+    label, *given, start, stop = audit_lines(audited)
+    assert re.fullmatch(r'success=yes virt=qemu vm="audited" vm-ctx=\+\d+:\+\d+ img-ctx=\+\d+:\+\d+ model=dac', label)
+    head = 'success=yes virt=qemu resrc={} reason=start vm="audited" {}'
+    assert given == [
+        head.format("rng", 'old-rng="?" new-rng="/dev/urandom"'),
+        head.format("mem", "old-mem=0 new-mem=65536"),
+        head.format("vcpu", "old-vcpu=0 new-vcpu=1"),
+    ]
+    assert start == f'success=yes virt=qemu op=start reason=booted vm="audited" vm-pid={pid}'
+    assert stop == 'success=yes virt=qemu op=stop reason=destroyed vm="audited" vm-pid=0'
+
+
+def test_ends_and_starts_have_their_reasons(audited: SystemHost) -> None:
+    audited.define(bare_domain("audited"))
+    audited.ok("start audited")
+    audited.ok("managedsave audited")
+    audited.ok("start audited")
+    audited.run(["sh", "-c", "kill -9 $(cat /run/libvirt/qemu/audited.pid)"])
+    deadline = time.monotonic() + 10
+    while "op=stop reason=failed" not in audited.log():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    told = [re.sub(r"vm-pid=.*", "", line) for line in audit_lines(audited) if " op=" in line]
+    who = 'vm="audited" '
+    assert told == [
+        f"success=yes virt=qemu op=start reason=booted {who}",
+        f"success=yes virt=qemu op=stop reason=saved {who}",
+        f"success=yes virt=qemu op=start reason=restored {who}",
+        f"success=yes virt=qemu op=stop reason=failed {who}",
+    ]
+
+
+def test_a_start_that_fails_is_in_the_log(audited: SystemHost) -> None:
+    devices = "<disk type='file'><source file='/nowhere/a'/><target dev='vda' bus='virtio'/></disk>"
+    assert audited.virsh(["create", str(audited.client_file("b.xml", bare_domain("b", devices=devices)))]).returncode
+    *_, last = audit_lines(audited)
+    assert last == 'success=no virt=qemu op=start reason=booted vm="b" vm-pid=0'
