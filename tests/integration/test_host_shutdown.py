@@ -134,7 +134,7 @@ def test_a_sessions_guests_are_saved_and_come_back_as_they_were(guest: Guest) ->
         boot_again(host)
         assert eventually_running(host, "tiny")
         with host.terminal("console tiny") as console:
-            console.expect("Escape character")
+            console.prompt()
             assert console.command("echo $mark") == "42"
         assert host.ok("domstate still") == "paused"
 

@@ -25,7 +25,8 @@ class Autostart(SessionHost):
         bin_dir = self.folder / "home" / "bin"
         bin_dir.mkdir(exist_ok=True)
         program = bin_dir / "libvirtd"
-        program.write_text(f'#!/bin/sh\necho "$@" >> {bin_dir}/words\nexec {self._python} -m pyvirtd --timeout=2\n')
+        daemon = f"PYTHONPATH={self._source} exec {self._python} -m pyvirtd --timeout=2"
+        program.write_text(f'#!/bin/sh\necho "$@" >> {bin_dir}/words\n{daemon}\n')
         program.chmod(0o755)
         for path in (bin_dir, program):
             with contextlib.suppress(LookupError, PermissionError):

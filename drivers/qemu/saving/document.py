@@ -13,6 +13,7 @@ from pyvirtd.model.devices import Controller, ControllerModel, ControllerType
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.graphics import AudioType, InputBus, InputType
 from pyvirtd.model.seclabel import Seclabel, SeclabelType
+from pyvirtd.model.storage import StorageFormat
 from pyvirtd.xml.element import MIGRATABLE, SECURE
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def portable(driver: "QemuDriver", dom: QemuDomain, definition: DomainDef, own_c
         if channel.type is ChardevType.UNIX and isinstance(source, UnixSource) and _below(source.path, channels):
             channel.source = []
     devices = live.devices
+    for disk in devices.disk:
+        if disk.source is None and disk.driver is not None and disk.driver.type is None:
+            disk.driver.type = StorageFormat.RAW  # an empty drive as a definition has it
     devices.controller = [
         one for one in sorted_controllers(devices.controller) if not _built_in(one, devices.controller)
     ]

@@ -20,10 +20,12 @@ default_tls_x509_verify = 1
 
 @pytest.fixture(scope="module")
 def strict(host: SystemHost) -> Iterator[SystemHost]:
-    host.write("/etc/libvirt/qemu.conf", SETTINGS)
+    config = host.path("/etc/libvirt/qemu.conf")
+    before = config.read_text() if config.exists() else ""
+    config.write_text(before + SETTINGS)
     host.restart()
     yield host
-    host.path("/etc/libvirt/qemu.conf").unlink()
+    config.write_text(before)
 
 
 def command_line(host: SystemHost, graphics: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from tests.guest import Guest
 from tests.support.domains import bare_domain, tiny_domain
 from tests.support.host import SessionHost, SystemHost
+from tests.support.passt import needs_passt
 
 TPM = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
 FOLDER = """<filesystem type='mount'><driver type='virtiofs'/><binary xattr='on'><cache mode='always'/></binary>
@@ -133,7 +134,7 @@ def test_display_is_on_a_bus_of_the_guests_own(host: SystemHost) -> None:
 
 
 @needs_swtpm
-@pytest.mark.skipif(not shutil.which("passt"), reason="passt is not installed")
+@needs_passt
 def test_user_has_helpers_of_his_own(session: SessionHost) -> None:
     passt = "<interface type='user'><backend type='passt'/></interface>"
     session.define(bare_domain("own", devices=TPM + passt))

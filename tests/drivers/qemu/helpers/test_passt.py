@@ -1,7 +1,5 @@
 """Interfaces whose packets go through passt."""
 
-import shutil
-
 import pytest
 
 from pyvirtd.drivers.qemu.helpers.passt import arguments
@@ -9,6 +7,7 @@ from pyvirtd.model.domain import DomainDef
 from tests.guest import Guest
 from tests.support.domains import tiny_domain
 from tests.support.host import SystemHost
+from tests.support.passt import needs_passt
 
 DOMAIN = "<domain type='qemu'><name>x</name><memory>1</memory><os><type>hvm</type></os><devices>{}</devices></domain>"
 FORWARDS = """<portForward proto='tcp' address='2001:db8::1'><range start='22' to='2022'/>
@@ -47,7 +46,7 @@ def test_what_the_interface_says_becomes_options() -> None:
 
 
 @pytest.mark.guest
-@pytest.mark.skipif(not shutil.which("passt"), reason="passt is not installed")
+@needs_passt
 def test_guest_gets_an_address_and_the_host_reaches_it(host: SystemHost, guest: Guest) -> None:
     for argv in (
         ["ip", "link", "add", "outside", "type", "veth", "peer", "name", "far"],
