@@ -172,10 +172,14 @@ def _set_cid(fd: int, number: int) -> bool:
 # --- assigned devices -------------------------------------------------------------------------------------------
 
 
+def _asks_vfio(hostdev: Hostdev) -> bool:
+    return hostdev.driver is not None and hostdev.driver.name is PciBackend.VFIO
+
+
 def _find_hostdev(live: DomainDef, hostdev: Hostdev) -> None:
     match hostdev.source:
         case PciHostdevSource(address=address) if address is not None:
-            _check_pci(pci_name(address), vfio=hostdev.driver is PciBackend.VFIO)
+            _check_pci(pci_name(address), vfio=_asks_vfio(hostdev))
         case MdevSource(address=address):
             if not supports_vfio():
                 raise _unsupported("Mediated host device assignment requires VFIO support")

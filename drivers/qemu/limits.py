@@ -2,18 +2,70 @@
 
 from collections.abc import Iterator
 
+from lxml import etree
+
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.bandwidth import can_limit
 from pyvirtd.drivers.qemu.helpers.passt import uses_passt
 from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.domain import DomainDef
+from pyvirtd.xml.document import parse_document
 
 # <cputune> fields that need the host's resource control.
 RESCTRL = ("cachetune", "memorytune")
 
 
+# What later hypervisors and helpers give: where it stands in a definition, its name for the user, what it needs.
+NEWER = tuple(
+    (etree.XPath(path), name, needs)
+    for path, name, needs in (
+        ("os/shim", "<shim>", "QEMU 10.0"),
+        ("os/varstore", "<varstore>", "QEMU 10.1"),
+        ("os/loader[@format='qcow2']", "<loader format='qcow2'>", "firmware images that this daemon gives as raw"),
+        ("os/nvram[@format='qcow2']", "<nvram format='qcow2'>", "variables that this daemon keeps as raw"),
+        (
+            "os/nvram[@templateFormat='qcow2']",
+            "<nvram templateFormat='qcow2'>",
+            "a raw template",
+        ),
+        ("cpu[@deprecated_features]", "<cpu deprecated_features>", "QEMU 9.1"),
+        ("launchSecurity[@type='sev-snp']", "<launchSecurity type='sev-snp'>", "QEMU 9.1"),
+        ("launchSecurity[@type='tdx']", "<launchSecurity type='tdx'>", "QEMU 10.1"),
+        ("throttlegroups/throttlegroup", "<throttlegroups>", "throttle filters, which this daemon does not build"),
+        ("devices/disk/throttlefilters", "<throttlefilters>", "throttle filters, which this daemon does not build"),
+        ("devices/disk/driver[@discard_no_unref]", "<driver discard_no_unref>", "QEMU 8.1"),
+        ("devices/disk/driver/iothreads", "<iothreads> of a disk", "QEMU 9.0"),
+        ("devices/disk/driver/statistics", "<statistics> of a disk", "QEMU 9.2"),
+        ("devices/disk[@type='vhostvdpa']", "<disk type='vhostvdpa'>", "QEMU with libblkio"),
+        ("devices/disk//dataStore", "<dataStore>", "data files, which this daemon does not open"),
+        ("devices/disk//source[@protocol='ssh']/knownHosts", "<knownHosts>", "nbdkit"),
+        ("devices/disk//source[@protocol='ssh']/identity", "<identity> of an ssh disk", "nbdkit"),
+        ("devices/controller/target[@memReserve]", "<target memReserve>", "a later daemon"),
+        ("devices/interface/backend[@hostname]", "<backend hostname>", "a later passt"),
+        ("devices/interface/backend[@fqdn]", "<backend fqdn>", "a later passt"),
+        ("devices/interface[@type='vhostuser']/backend[@type='passt']", "passt of type 'vhostuser'", "a later passt"),
+        ("devices/*/driver[@iommufd='yes']", "<driver iommufd>", "QEMU 9.0"),
+        ("devices/hostdev/driver[@model]", "<driver model> of a host device", "a later daemon"),
+        ("devices/interface[@type='hostdev']/driver[@model]", "<driver model> of a host device", "a later daemon"),
+        ("devices/tpm/backend/profile", "<profile> of a TPM", "swtpm 0.10"),
+        ("devices/tpm/backend[@debug]", "<backend debug> of a TPM", "a later daemon"),
+        ("devices/tpm/backend[@type='emulator']/source", "<source> of an emulated TPM", "a later daemon"),
+        ("devices/audio[@type='pipewire']", "<audio type='pipewire'>", "QEMU 8.1"),
+        ("devices/sound[@model='virtio']", "<sound model='virtio'>", "QEMU 8.2"),
+        ("devices/memory/target[@dynamicMemslots='yes']", "<target dynamicMemslots>", "QEMU 8.2"),
+        ("devices/iommu/driver[@xtsup]", "<driver xtsup> of an IOMMU", "QEMU 9.2"),
+        ("devices/iommu/driver[@passthrough]", "<driver passthrough> of an IOMMU", "QEMU 9.2"),
+        ("devices/iommu/driver[@granule]", "<driver granule> of an IOMMU", "QEMU 9.0"),
+    )
+)
+
+
 def check_start(live: DomainDef) -> None:
     """Raises ConfigUnsupported naming the first element that would have no effect."""
+    document = parse_document(live.format(), root="domain")
+    for find, name, needs in NEWER:
+        if find(document):
+            raise ConfigUnsupported(f"domain '{live.name}' cannot start: {name} needs {needs}", domain=From.QEMU)
     for element in _without_effect(live):
         raise ConfigUnsupported(
             f"domain '{live.name}' cannot start: {element} is not applied by this daemon yet", domain=From.QEMU

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.errors import ConfigUnsupported
-from pyvirtd.model import address, chardev, cpu, devices, disk, features, graphics, hostdev, net, os
+from pyvirtd.model import address, chardev, cpu, devices, disk, features, graphics, hostdev, net, os, sound
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.xml.element import Element, Field
 from pyvirtd.xml.plan import flatten
@@ -71,7 +71,7 @@ HOST_SIDE: dict[type[Element], set[str]] = {
     chardev.TpmPassthrough: {"device"},
     chardev.TpmEmulator: {"persistent_state", "encryption", "active_pcr_banks"},
     chardev.TpmExternal: {"source"},
-    graphics.Sound: {"audio"},
+    sound.Sound: {"audio"},
     graphics.VideoDriver: {"name"},
     graphics.VideoModel: {"primary"},
     graphics.Acceleration: {"rendernode"},
@@ -109,7 +109,7 @@ _NOUNS: dict[type[Element], str] = {
     net.Interface: "network card",
     graphics.Video: "video card",
     graphics.VideoModel: "video card",
-    graphics.Sound: "sound card",
+    sound.Sound: "sound card",
     graphics.Input: "input device",
     chardev.Serial: "serial port",
     chardev.Parallel: "parallel port",

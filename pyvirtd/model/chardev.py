@@ -416,11 +416,39 @@ class PcrBanks(Element, tag="active_pcr_banks"):
     sha512: bool = flag()
 
 
+class TpmStateType(StrEnum):
+    FILE = "file"
+    DIR = "dir"
+
+
+class TpmStateSource(Element, tag="source"):
+    """Where the emulator keeps its state."""
+
+    type: TpmStateType | None = attr(required=True)
+    path: str | None = attr(required=True)
+
+
+class ProfileRemoval(StrEnum):
+    CHECK = "check"
+    FIPS_HOST = "fips-host"
+
+
+class TpmProfile(Element, tag="profile"):
+    """What of the TPM 2.0 standard the emulator offers."""
+
+    source: str | None = attr()
+    remove_disabled: ProfileRemoval | None = attr(name="removeDisabled")
+    name: str | None = attr()
+
+
 class TpmEmulator(Element, tag="backend", by="type", case="emulator"):
     version: TpmVersion | None = attr()
     persistent_state: YesNo | None = attr(bad=internal("Invalid persistent_state value, either 'yes' or 'no'"))
+    debug: U32 | None = attr()
     encryption: Uuid | None = via("encryption", "secret", bad=internal("Unable to parse secret uuid '{}'"))
     active_pcr_banks: PcrBanks | None = child()
+    source: TpmStateSource | None = child()
+    profile: TpmProfile | None = child()
 
 
 class TpmExternalSource(Element, tag="source"):

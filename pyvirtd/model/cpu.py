@@ -92,6 +92,7 @@ class CpuModel(Element, tag="model"):
 class CpuTopology(Element, tag="topology"):
     sockets: U32 = attr(1, required=True)
     dies: U32 = attr(1)
+    clusters: U32 | None = attr()
     cores: U32 = attr(1, required=True)
     threads: U32 = attr(1, required=True)
 
@@ -104,6 +105,7 @@ class CpuCache(Element, tag="cache"):
 class MaxPhysAddr(Element, tag="maxphysaddr"):
     mode: MaxPhysAddrMode = attr(MaxPhysAddrMode.EMULATE, required=True)
     bits: Count32 | None = attr(omit=0)
+    limit: Count32 | None = attr(omit=0)
 
 
 _NO_NAME = wrong("Invalid CPU feature name", ErrorDomain.CPU)
@@ -182,6 +184,7 @@ class Cpu(Element, tag="cpu"):
     match: CpuMatch | None = attr()
     check: CpuCheck | None = attr()
     migratable: OnOff | None = attr()
+    deprecated_features: OnOff | None = attr()
     model: CpuModel | None = child()
     vendor: str | None = text()
     topology: CpuTopology | None = child()

@@ -23,10 +23,11 @@ from pyvirtd.model.chardev import (
     Tpm,
 )
 from pyvirtd.model.disk import Disk
-from pyvirtd.model.graphics import AnyGraphics, Audio, Input, Sound, Video
+from pyvirtd.model.graphics import AnyGraphics, Input, Video
 from pyvirtd.model.hostdev import Hostdev, Redirfilter
 from pyvirtd.model.net import Interface
 from pyvirtd.model.refusals import internal, wrong
+from pyvirtd.model.sound import Audio, Sound
 from pyvirtd.model.storage import StorageFormat
 from pyvirtd.model.words import MemoryAccess, VirtioModel
 from pyvirtd.xml.document import Node
@@ -123,6 +124,7 @@ class PciTarget(Element, tag="target"):
     bus_nr: I32 | None = attr(name="busNr")
     index: I32 | None = attr()
     hotplug: OnOff | None = attr()
+    mem_reserve: U64 | None = attr(name="memReserve")
     node: U32 | None = text(bad=wrong("invalid NUMA node in target"))
 
 
@@ -325,6 +327,7 @@ class WatchdogModel(StrEnum):
     I6300ESB = "i6300esb"
     IB700 = "ib700"
     DIAG288 = "diag288"
+    ITCO = "itco"
 
 
 class WatchdogAction(StrEnum):
@@ -439,6 +442,7 @@ class MemoryTarget(Element, tag="target"):
     block_kib: U64 | None = text(name="block", unit="KiB")
     requested_kib: U64 | None = text(name="requested", unit="KiB")
     current_kib: U64 | None = text(name="current", unit="KiB", view=LIVE)
+    dynamic_memslots: YesNo | None = attr(name="dynamicMemslots")
 
 
 class MemoryDevice(Device, tag="memory"):
@@ -463,6 +467,10 @@ class IommuDriver(Element, tag="driver"):
     eim: OnOff | None = attr()
     iotlb: OnOff | None = attr()
     aw_bits: U32 | None = attr(omit=0)
+    dma_translation: OnOff | None = attr()
+    xtsup: OnOff | None = attr()
+    passthrough: OnOff | None = attr()
+    granule: str | None = attr()
 
 
 class Iommu(Device, tag="iommu"):

@@ -24,8 +24,8 @@ from pyvirtd.model.storage import (
 )
 from pyvirtd.model.words import VirtioModel
 from pyvirtd.xml.document import Node
-from pyvirtd.xml.element import LIVE, STATUS, Element, View, attr, child, flag, group, text, via
-from pyvirtd.xml.types import U32, U64, OnOff, Positive32, Wwn, YesNo
+from pyvirtd.xml.element import LIVE, STATUS, Element, View, attr, child, children, flag, group, text, via
+from pyvirtd.xml.types import U32, U64, Count32, OnOff, Positive32, Wwn, YesNo
 
 
 class DiskDevice(StrEnum):
@@ -102,6 +102,21 @@ class GeometryTrans(StrEnum):
     LBA = "lba"
 
 
+class IothreadQueue(Element, tag="queue"):
+    id: Count32 | None = attr(required=True)
+
+
+class DriverIothread(Element, tag="iothread"):
+    """One of several threads that serve a disk, and the queues it serves."""
+
+    id: Positive32 | None = attr(required=True)
+    queue: list[IothreadQueue] = children()
+
+
+class DriverStatistic(Element, tag="statistic"):
+    interval: Positive32 | None = attr(required=True)
+
+
 class DiskDriver(Element, tag="driver"):
     name: str | None = attr()
     type: StorageFormat | None = attr(bad="unknown driver format value '{}'")
@@ -118,7 +133,10 @@ class DiskDriver(Element, tag="driver"):
     queues: Positive32 | None = attr()
     queue_size: Positive32 | None = attr()
     virtio: VirtioOptions = group()
+    discard_no_unref: OnOff | None = attr()
     metadata_cache: MetadataCache | None = child()
+    iothreads: list[DriverIothread] = children(wrap="iothreads")
+    statistics: list[DriverStatistic] = children(wrap="statistics")
 
 
 class DiskTarget(Element, tag="target"):
@@ -127,6 +145,7 @@ class DiskTarget(Element, tag="target"):
     tray: Tray | None = attr(omit=Tray.CLOSED)
     removable: OnOff | None = attr()
     rotation_rate: Positive32 | None = attr()
+    dpofua: OnOff | None = attr()
 
 
 class Geometry(Element, tag="geometry"):
@@ -175,6 +194,14 @@ class Iotune(Element, tag="iotune"):
     write_iops_sec_max_length: U64 | None = text(omit=0, bad=_not_integer("write_iops_sec_max_length"))
 
 
+class ThrottleGroup(Iotune, tag="throttlegroup"):
+    """Limits that the disks which name the group share."""
+
+
+class ThrottleFilter(Element, tag="throttlefilter"):
+    group_name: str | None = attr(name="group", required=True)
+
+
 class Transient(Element, tag="transient", empty=True):
     share_backing: YesNo | None = attr(name="shareBacking")
 
@@ -196,6 +223,7 @@ class Disk(Device, tag="disk"):
     mirror: Mirror | None = child(view=LIVE)
     target: DiskTarget = child()
     iotune: Iotune | None = child()
+    throttlefilters: list[ThrottleFilter] = children(wrap="throttlefilters")
     readonly: bool = flag()
     shareable: bool = flag()
     transient: Transient | None = child()

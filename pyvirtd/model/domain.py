@@ -28,6 +28,7 @@ from pyvirtd.model.cpu import (
     VcpuState,
 )
 from pyvirtd.model.devices import Devices
+from pyvirtd.model.disk import ThrottleGroup
 from pyvirtd.model.features import (
     Clock,
     Features,
@@ -38,6 +39,8 @@ from pyvirtd.model.features import (
     Pm,
     PvSecurity,
     SevSecurity,
+    SnpSecurity,
+    TdxSecurity,
 )
 from pyvirtd.model.metadata import Metadata
 from pyvirtd.model.namespaces import LxcNamespace, QemuCapabilities, QemuCommandline, QemuDeprecation, QemuOverride
@@ -94,6 +97,7 @@ class DomainDef(Element, tag="domain"):
     iothreads: U32 | None = text(bad=wrong("invalid iothreads count '{}'"))
     iothreadids: list[IothreadId] = children(wrap="iothreadids")
     defaultiothread: DefaultIothread | None = child()
+    throttlegroups: list[ThrottleGroup] = children(wrap="throttlegroups")
     cputune: CpuTune | None = child()
     numatune: Numatune | None = child()
     resource: Resource | None = child()
@@ -119,7 +123,7 @@ class DomainDef(Element, tag="domain"):
     qemu_deprecation: QemuDeprecation | None = child()
     lxc_namespace: LxcNamespace | None = child()
     keywrap: list[KeywrapCipher] = children(wrap="keywrap")
-    launch_security: SevSecurity | PvSecurity | None = child()
+    launch_security: SevSecurity | SnpSecurity | TdxSecurity | PvSecurity | None = child()
 
     def parsed(self, node: Node, view: View) -> None:
         check_name(self.name)

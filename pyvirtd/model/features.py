@@ -11,7 +11,7 @@ from pyvirtd.errors import ConfigUnsupported, InternalError, XmlError
 from pyvirtd.model.refusals import internal, wrong
 from pyvirtd.xml.document import Node
 from pyvirtd.xml.element import Element, View, attr, child, children, content, flag, says, text, via
-from pyvirtd.xml.types import I64, U32, U64, Hex16, OnOff, YesNo, pretty_size, scale
+from pyvirtd.xml.types import I64, U32, U64, Hex16, HexShort, OnOff, YesNo, pretty_size, scale
 
 
 class HypervMode(StrEnum):
@@ -34,6 +34,14 @@ class GicVersion(StrEnum):
 class IoapicDriver(StrEnum):
     QEMU = "qemu"
     KVM = "kvm"
+
+
+class AiaMode(StrEnum):
+    """The interrupt controllers of a RISC-V board."""
+
+    NONE = "none"
+    APLIC = "aplic"
+    APLIC_IMSIC = "aplic-imsic"
 
 
 class HptResizing(StrEnum):
@@ -102,6 +110,16 @@ class VendorId(Element, tag="vendor_id"):
             raise XmlError("missing 'value' attribute for HyperV feature 'vendor_id'", domain=ErrorDomain.DOMAIN)
 
 
+class TlbFlush(Element, tag="tlbflush"):
+    state: OnOff | None = attr(required=True)
+    direct: OnOff | None = via("direct", "state", required=True)
+    extended: OnOff | None = via("extended", "state", required=True)
+
+    def parsed(self, node: Node, view: View) -> None:
+        if not self.state:
+            self.direct = self.extended = None
+
+
 class Hyperv(Element, tag="hyperv", unfolded=True, strict="unsupported HyperV Enlightenment feature: {}"):
     mode: HypervMode | None = attr()
     relaxed: OnOff | None = via("relaxed", "state", required=True)
@@ -115,10 +133,12 @@ class Hyperv(Element, tag="hyperv", unfolded=True, strict="unsupported HyperV En
     vendor_id: VendorId | None = child()
     frequencies: OnOff | None = via("frequencies", "state", required=True)
     reenlightenment: OnOff | None = via("reenlightenment", "state", required=True)
-    tlbflush: OnOff | None = via("tlbflush", "state", required=True)
+    tlbflush: TlbFlush | None = child()
     ipi: OnOff | None = via("ipi", "state", required=True)
     evmcs: OnOff | None = via("evmcs", "state", required=True)
     avic: OnOff | None = via("avic", "state", required=True)
+    emsr_bitmap: OnOff | None = via("emsr_bitmap", "state", required=True)
+    xmm_input: OnOff | None = via("xmm_input", "state", required=True)
 
     def parsed(self, node: Node, view: View) -> None:
         if self.mode is None:
@@ -274,6 +294,10 @@ class Features(Element, tag="features", strict="unexpected feature '{}'"):
     sbbc: Mitigation | None = via("sbbc", "value")
     ibs: IbsMitigation | None = via("ibs", "value")
     tcg: "TcgFeatures | None" = child()
+    async_teardown: YesNo | None = via("async-teardown", "enabled", bare=True)
+    ras: OnOff | None = via("ras", "state", required=True)
+    ps2: OnOff | None = via("ps2", "state", required=True)
+    aia: AiaMode | None = via("aia", "value", required=True)
 
     def parsed(self, node: Node, view: View) -> None:
         if self.capabilities == FeatureCapabilities():
@@ -456,6 +480,31 @@ class SevSecurity(LaunchSecurity, case="sev"):
     policy: Hex16 | None = text(bad=wrong("failed to get launch security policy"))
     dh_cert: str | None = text(name="dhCert")
     session: str | None = text()
+
+
+class SnpSecurity(LaunchSecurity, case="sev-snp"):
+    kernel_hashes: YesNo | None = attr(name="kernelHashes")
+    author_key: YesNo | None = attr(name="authorKey")
+    vcek: YesNo | None = attr()
+    cbitpos: U32 | None = text()
+    reduced_phys_bits: U32 | None = text(name="reducedPhysBits")
+    policy: HexShort | None = text()
+    guest_visible_workarounds: str | None = text(name="guestVisibleWorkarounds")
+    id_block: str | None = text(name="idBlock")
+    id_auth: str | None = text(name="idAuth")
+    host_data: str | None = text(name="hostData")
+
+
+class QuoteGenerationService(Element, tag="quoteGenerationService", empty=True):
+    path: str | None = attr()
+
+
+class TdxSecurity(LaunchSecurity, case="tdx"):
+    policy: HexShort | None = text()
+    mr_config_id: str | None = text(name="mrConfigId")
+    mr_owner: str | None = text(name="mrOwner")
+    mr_owner_config: str | None = text(name="mrOwnerConfig")
+    quote_generation_service: QuoteGenerationService | None = child(name="quoteGenerationService")
 
 
 class PvSecurity(LaunchSecurity, case="s390-pv"):

@@ -84,6 +84,14 @@ class MdevAddress(Element, tag="address"):
     )
 
 
+class HostdevDriver(Element, tag="driver"):
+    """How the host hands the device over: by which driver of its own, and through which interface of the kernel."""
+
+    name: PciBackend | None = attr()
+    model: str | None = attr()
+    iommufd: YesNo | None = attr()
+
+
 class PciHostdevSource(Element, tag="source", case="pci"):
     write_filtering: YesNo | None = attr(name="writeFiltering")
     address: PciHostAddress | None = child()
@@ -149,7 +157,7 @@ class Hostdev(Device, tag="hostdev"):
     model: HostdevModel | None = attr()
     display: OnOff | None = attr()
     ramfb: OnOff | None = attr()
-    driver: PciBackend | None = via("driver", "name")
+    driver: HostdevDriver | None = child()
     source: (
         PciHostdevSource
         | UsbHostdevSource

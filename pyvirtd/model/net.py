@@ -408,6 +408,8 @@ class InterfaceDriver(Element, tag="driver"):
     tx_queue_size: U32 | None = attr()
     rss: OnOff | None = attr()
     rss_hash_report: OnOff | None = attr()
+    model: str | None = attr(when=parent_says("type", "hostdev"))
+    iommufd: YesNo | None = attr(when=parent_says("type", "hostdev"))
     virtio: VirtioOptions = group()
     host: HostOffload | None = child()
     guest: GuestOffload | None = child()
@@ -422,6 +424,8 @@ class InterfaceBackend(Element, tag="backend"):
     tap: str | None = attr()
     vhost: str | None = attr()
     log_file: str | None = attr(name="logFile")
+    hostname: str | None = attr()
+    fqdn: str | None = attr()
 
 
 class PortRange(Element, tag="range"):

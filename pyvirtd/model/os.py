@@ -29,6 +29,11 @@ class LoaderType(StrEnum):
     PFLASH = "pflash"
 
 
+class FirmwareFormat(StrEnum):
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
 class BootDevice(StrEnum):
     FD = "fd"
     CDROM = "cdrom"
@@ -60,6 +65,7 @@ class Loader(Element, tag="loader"):
     secure: YesNo | None = attr()
     type: LoaderType | None = attr()
     stateless: YesNo | None = attr()
+    format_: FirmwareFormat | None = attr(name="format")
     path: str | None = content()
 
     def parsed(self, node: Node, view: View) -> None:
@@ -72,12 +78,21 @@ class Nvram(Element, tag="nvram"):
 
     type: StorageType | None = attr()
     template: str | None = attr()
+    template_format: FirmwareFormat | None = attr(name="templateFormat")
+    format_: FirmwareFormat | None = attr(name="format")
     path: str | None = content()
     source: NvramSource | None = child(switch="^type")
 
     def parsed(self, node: Node, view: View) -> None:
         if self.type is not None and self.source is None:
             raise InternalError(f"<nvram type='{self.type}'> has no source", domain=ErrorDomain.DOMAIN)
+
+
+class Varstore(Element, tag="varstore"):
+    """Where the variables of UEFI firmware are kept when QEMU itself serves them."""
+
+    template: str | None = attr()
+    path: str | None = attr()
 
 
 class InitEnv(Element, tag="initenv"):
@@ -122,10 +137,12 @@ class Os(Element, tag="os"):
     firmware: list[FirmwareFeature] = children(wrap="firmware")
     loader: Loader | None = child()
     nvram: Nvram | None = child()
+    varstore: Varstore | None = child()
     kernel: str | None = text()
     initrd: str | None = text()
     cmdline: str | None = text()
     dtb: str | None = text()
+    shim: str | None = text()
     root: str | None = text()
     acpi: list[AcpiTable] = children(wrap="acpi")
     boot: list["OsBoot"] = children()

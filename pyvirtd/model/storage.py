@@ -24,6 +24,7 @@ class StorageType(StrEnum):
     VOLUME = "volume"
     NVME = "nvme"
     VHOST_USER = "vhostuser"
+    VHOST_VDPA = "vhostvdpa"
 
 
 class StorageFormat(StrEnum):
@@ -264,6 +265,7 @@ class SourceCommon(Element):
     auth: Auth | None = child()
     encryption: Encryption | None = child()
     reservations: Reservations | None = child()
+    data_store: "DataStore | None" = child(name="dataStore")
     private_data: "SourcePrivateData | None" = child(view=STATUS)
 
     def parsed(self, node: Node, view: View) -> None:
@@ -346,7 +348,10 @@ class NetworkSource(Source, case="network"):
     cookies: list[Cookie] = children(wrap="cookies", when=_HTTP)
     readahead: U64 | None = via("readahead", "size", omit=0, bad=wrong("invalid readahead size or timeout"))
     timeout: U64 | None = via("timeout", "seconds", omit=0, bad=wrong("invalid readahead size or timeout"))
+    reconnect_delay: U32 | None = via("reconnect", "delay", when=says("protocol", "nbd"), omit=0)
+    known_hosts: str | None = via("knownHosts", "path", when=says("protocol", "ssh"))
     identity: "NfsIdentity | None" = child(when=says("protocol", "nfs"))
+    ssh_identity: "SshIdentity | None" = child(name="identity", when=says("protocol", "ssh"))
     common: SourceCommon = group()
 
     def parsed(self, node: Node, view: View) -> None:
@@ -403,6 +408,12 @@ class NfsIdentity(Element, tag="identity"):
     group: str | None = attr()
 
 
+class SshIdentity(Element, tag="identity"):
+    username: str | None = attr()
+    keyfile: str | None = attr()
+    agentsock: str | None = attr()
+
+
 class Initiator(Element, tag="initiator"):
     iqn: str | None = via("iqn", "name")
 
@@ -441,7 +452,16 @@ class VhostUserSource(Source, case="vhostuser"):
     common: SourceCommon = group()
 
 
-AnySource = FileSource | BlockSource | DirSource | VolumeSource | NetworkSource | NvmeSource | VhostUserSource
+class VhostVdpaSource(Source, case="vhostvdpa"):
+    dev: str | None = attr(required=wrong("missing 'dev' attribute for vhostvdpa disk source"))
+    startup_policy: StartupPolicy | None = attr(name="startupPolicy")
+    index: U32 | None = attr(view=LIVE)
+    common: SourceCommon = group()
+
+
+AnySource = (
+    FileSource | BlockSource | DirSource | VolumeSource | NetworkSource | NvmeSource | VhostUserSource | VhostVdpaSource
+)
 NvramSource = AnySource
 
 
@@ -454,6 +474,14 @@ class ChainFormat(Element, tag="format"):
         required=wrong("missing disk backing store format"), bad=wrong("unknown storage source format '{}'")
     )
     metadata_cache: MetadataCache | None = child()
+
+
+class DataStore(Element, tag="dataStore"):
+    """The file that holds a qcow2 image's data."""
+
+    type: StorageType | None = attr(required=True)
+    format_: ChainFormat | None = child()
+    source: AnySource | None = child(switch="^type")
 
 
 class BackingStore(Element, tag="backingStore", empty=True):

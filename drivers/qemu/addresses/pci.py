@@ -18,7 +18,8 @@ from pyvirtd.model.chardev import Console
 from pyvirtd.model.devices import Controller, PciControllerName, PciTarget
 from pyvirtd.model.devices import ControllerModel as Model
 from pyvirtd.model.devices import ControllerType as Type
-from pyvirtd.model.graphics import SoundModel, VideoModelType
+from pyvirtd.model.graphics import VideoModelType
+from pyvirtd.model.sound import SoundModel
 
 # Functions of the ICH9's USB controllers within their slot.
 ICH9_FUNCTIONS = {Model.ICH9_EHCI1: 7, Model.ICH9_UHCI1: 0, Model.ICH9_UHCI2: 1, Model.ICH9_UHCI3: 2}

@@ -22,9 +22,10 @@ from pyvirtd.model.devices import (
 from pyvirtd.model.devices import ControllerModel as Model
 from pyvirtd.model.devices import ControllerType as Type
 from pyvirtd.model.disk import Disk, DiskBus
-from pyvirtd.model.graphics import Input, InputBus, Sound, SoundModel, Video, VideoModel, VideoModelType
+from pyvirtd.model.graphics import Input, InputBus, Video, VideoModel, VideoModelType
 from pyvirtd.model.hostdev import Hostdev, HostdevModel, HostdevType
 from pyvirtd.model.net import Interface, InterfaceType
+from pyvirtd.model.sound import Sound, SoundModel
 from pyvirtd.model.words import VirtioModel
 
 NONE = Connect.NONE

@@ -13,8 +13,9 @@ from pyvirtd.model.devices import Controller, Devices, Hub
 from pyvirtd.model.devices import ControllerModel as Model
 from pyvirtd.model.devices import ControllerType as Type
 from pyvirtd.model.disk import DiskBus
-from pyvirtd.model.graphics import InputBus, SoundModel
+from pyvirtd.model.graphics import InputBus
 from pyvirtd.model.hostdev import HostdevType
+from pyvirtd.model.sound import SoundModel
 
 DOMAIN = ErrorDomain.DOMAIN
 HUB_PORTS = 8  # of QEMU's usb-hub

@@ -25,6 +25,7 @@ from pyvirtd.model.devices import (
     ShmemModel,
     ShmemRole,
     WatchdogAction,
+    WatchdogModel,
 )
 
 QEMU = ErrorDomain.QEMU
@@ -115,6 +116,9 @@ def build_watchdogs(build: Builder) -> None:
     """Watchdogs, and what they do"""
     watchdogs = build.definition.devices.watchdog
     for watchdog in watchdogs:
+        if watchdog.model is WatchdogModel.ITCO:  # a part of the board, without effect until it may reset
+            build.command.add("-global", "ICH9-LPC.noreboot=off")
+            continue
         props = Props(driver=str(watchdog.model), id=watchdog.info.alias)
         put_address(build, props, watchdog.info)
         build.device(props)
@@ -236,5 +240,6 @@ def build_iommu(build: Builder) -> None:
     props, driver = Props(driver="intel-iommu", id=iommu.info.alias), iommu.driver
     if driver is not None:
         props.put("intremap", on_off(driver.intremap)).put("caching-mode", driver.caching_mode)
+        props.put("dma-translation", driver.dma_translation)
         props.put("eim", on_off(driver.eim)).put("device-iotlb", driver.iotlb).put("aw-bits", driver.aw_bits or None)
     build.device(props)

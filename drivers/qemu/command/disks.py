@@ -155,6 +155,7 @@ def _put_identity(props: Props, disk: Disk) -> None:
         props.put("wwn", int(disk.wwn, 16))
     if disk.target.rotation_rate:
         props.put("rotation_rate", disk.target.rotation_rate)
+    props.put("dpofua", disk.target.dpofua)
     props.put("vendor", disk.vendor).put("product", disk.product)
     if disk.serial is not None and disk.device is not DiskDevice.LUN:
         props.put("serial", escape_spaces(disk.serial))

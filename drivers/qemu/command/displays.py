@@ -7,9 +7,6 @@ from pyvirtd.drivers.qemu.command.context import Builder, Json, Props, escape
 from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.graphics import (
     AddressListen,
-    Audio,
-    AudioIo,
-    AudioType,
     DbusGraphics,
     EglHeadlessGraphics,
     Input,
@@ -19,8 +16,6 @@ from pyvirtd.model.graphics import (
     NoneListen,
     SdlGraphics,
     SocketListen,
-    Sound,
-    SoundModel,
     SpiceChannelMode,
     SpiceGraphics,
     Video,
@@ -28,6 +23,7 @@ from pyvirtd.model.graphics import (
     VideoModelType,
     VncGraphics,
 )
+from pyvirtd.model.sound import Audio, AudioIo, AudioType, Sound, SoundModel
 
 QEMU = ErrorDomain.QEMU
 VNC_BASE_PORT = 5900
@@ -303,7 +299,7 @@ def video_props(build: Builder, video: Video) -> Props:
     props.put("id", video.info.alias)
     match model.type:
         case VideoModelType.VIRTIO:
-            props.put("max_outputs", model.heads or None)
+            props.put("max_outputs", model.heads or None).put("blob", model.blob)
         case VideoModelType.QXL:
             props.put("max_outputs", model.heads or None)
             props.put("ram_size", (model.ram or 0) * 1024).put("vram_size", (model.vram or 0) * 1024)
@@ -360,7 +356,7 @@ def _sound(build: Builder, sound: Sound) -> None:
     codecs = sound.model in (SoundModel.ICH6, SoundModel.ICH9)
     props = Props(driver=_SOUND.get(sound.model, str(sound.model)), id=sound.info.alias)
     if not codecs:
-        props.put("audiodev", audio)
+        props.put("audiodev", audio).put("multi", sound.multichannel)
     put_address(build, props, sound.info)
     build.device(props)
     if codecs:

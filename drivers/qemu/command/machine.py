@@ -44,6 +44,7 @@ def build_machine(build: Builder) -> None:
     words += [f"{cipher.name}-key-wrap={on_off(cipher.state)}" for cipher in definition.keywrap]
     if features.gic is not None and features.gic.version is not None and board.arm_virt and board.arch == "aarch64":
         words.append(f"gic-version={features.gic.version}")
+    words += _board_switches(features)
     words += _iommu(build)
     words += _pseries(features)
     core = definition.memory.dump_core
@@ -64,6 +65,12 @@ def build_machine(build: Builder) -> None:
     if definition.os.bios is not None and definition.os.bios.useserial:
         words.append("graphics=off")  # SeaBIOS and its like then talk to the first serial port
     build.command.add("-machine", ",".join(words))
+
+
+def _board_switches(features: Features) -> list[str]:
+    switches = (("ras", features.ras), ("i8042", features.ps2))
+    words = [f"{name}={on_off(value)}" for name, value in switches if value is not None]
+    return [*words, f"aia={features.aia}"] if features.aia is not None else words
 
 
 def _iommu(build: Builder) -> list[str]:
@@ -214,6 +221,8 @@ def _clock_base(build: Builder) -> str:
 def build_power(build: Builder) -> None:
     """What a reset or a power-off by the guest does, and whether it may sleep."""
     definition, command = build.definition, build.command
+    if definition.features is not None and definition.features.async_teardown:
+        command.add("-async-teardown")
     command.add("-no-shutdown")  # what a reset or a power-off leads to is told with set-action once QEMU runs
     with_acpi = build.board.x86 or build.board.arch == "aarch64"
     if with_acpi and not (definition.features and definition.features.acpi):

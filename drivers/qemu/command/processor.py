@@ -6,7 +6,7 @@ from pyvirtd.drivers.qemu.cpu import describe_guest
 from pyvirtd.drivers.qemu.cpu_features import in_order, to_qemu
 from pyvirtd.drivers.qemu.cpu_models import libvirt_features
 from pyvirtd.model.cpu import CacheMode, Cpu, CpuMatch, CpuMode, FeaturePolicy, IothreadId, MaxPhysAddrMode
-from pyvirtd.model.features import Features, HypervMode, Timer, TimerName
+from pyvirtd.model.features import Features, HypervMode, Timer, TimerName, TlbFlush
 
 _UNMIGRATABLE = {"invtsc"}  # never without being asked for: a guest that has it cannot be moved
 _CHANGING = frozenset({"monitor", "npt"})  # QEMU took them out of models, or put them in, between versions
@@ -153,6 +153,8 @@ _HYPERV = (
     ("ipi", "hv-ipi"),
     ("evmcs", "hv-evmcs"),
     ("avic", "hv-avic"),
+    ("emsr_bitmap", "hv-emsr-bitmap"),
+    ("xmm_input", "hv-xmm-input"),
 )
 
 
@@ -176,9 +178,18 @@ def _hyperv(features: Features) -> list[str]:
                 words.append("hv-stimer=on")
                 if value.direct:
                     words.append("hv-stimer-direct=on")
+        elif field == "tlbflush":
+            words += _tlb_flush(value)
         elif value:
             words.append(f"{option}=on")
     return words
+
+
+def _tlb_flush(flush: TlbFlush | None) -> list[str]:
+    if flush is None or not flush.state:
+        return []
+    more = (("direct", flush.direct), ("ext", flush.extended))
+    return ["hv-tlbflush=on", *(f"hv-tlbflush-{name}=on" for name, on in more if on)]
 
 
 def _kvm(features: Features) -> list[str]:
@@ -212,8 +223,9 @@ def _limits(cpu: Cpu) -> list[str]:
             words.append(f"phys-bits={cpu.maxphysaddr.bits}")
         else:
             words.append("host-phys-bits=on")
-            if cpu.maxphysaddr.bits:
-                words.append(f"host-phys-bits-limit={cpu.maxphysaddr.bits}")
+            limit = cpu.maxphysaddr.limit or cpu.maxphysaddr.bits
+            if limit:
+                words.append(f"host-phys-bits-limit={limit}")
     return words
 
 
@@ -236,6 +248,8 @@ def build_smp(build: Builder) -> None:
         words += [f"sockets={topology.sockets}"]
         if build.board.x86 or build.board.ppc64 or build.board.arm or build.board.s390:
             words += [f"dies={topology.dies}"]
+        if (topology.clusters or 1) > 1:
+            words += [f"clusters={topology.clusters}"]
         words += [f"cores={topology.cores}", f"threads={topology.threads}"]
     else:
         words += [f"sockets={vcpu.count}", "cores=1", "threads=1"]

@@ -48,7 +48,7 @@ def _network(build: Builder, source: NetworkSource, name: str) -> Props:
     match source.protocol:
         case StorageProtocol.NBD:
             props = Props(driver="nbd", server=_server(source.host[0], StorageProtocol.NBD))
-            props.put("export", source.name)
+            props.put("export", source.name).put("reconnect-delay", source.reconnect_delay)
             if source.tls:
                 props.put("tls-creds", f"obj{name}-storage_tls0").put("tls-hostname", source.tls_hostname)
             return props

@@ -16,7 +16,7 @@ from pyvirtd.model.devices import (
     Vsock,
     VsockCid,
 )
-from pyvirtd.model.graphics import Audio, AudioType, SoundModel
+from pyvirtd.model.sound import Audio, AudioType, SoundModel
 from pyvirtd.model.words import VirtioModel
 
 RANDOM_DEVICE = "/dev/random"

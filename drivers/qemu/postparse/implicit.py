@@ -19,16 +19,9 @@ from pyvirtd.model.devices import (
 from pyvirtd.model.devices import ControllerModel as Model
 from pyvirtd.model.devices import ControllerType as Type
 from pyvirtd.model.disk import DiskBus
-from pyvirtd.model.graphics import (
-    Audio,
-    AudioType,
-    Input,
-    InputBus,
-    InputType,
-    SpiceGraphics,
-    VncGraphics,
-)
+from pyvirtd.model.graphics import Input, InputBus, InputType, SpiceGraphics, VncGraphics
 from pyvirtd.model.hostdev import HostdevType
+from pyvirtd.model.sound import Audio, AudioType
 
 DISKS_OF_BUS = {DiskBus.SCSI: Type.SCSI, DiskBus.FDC: Type.FDC, DiskBus.IDE: Type.IDE, DiskBus.SATA: Type.SATA}
 

@@ -11,8 +11,9 @@ from pyvirtd.model.chardev import ChardevType, UnixSource
 from pyvirtd.model.cpu import Cpu
 from pyvirtd.model.devices import Controller, ControllerModel, ControllerType
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.model.graphics import AudioType, InputBus, InputType
+from pyvirtd.model.graphics import InputBus, InputType
 from pyvirtd.model.seclabel import Seclabel, SeclabelType
+from pyvirtd.model.sound import AudioType
 from pyvirtd.model.storage import StorageFormat
 from pyvirtd.xml.element import MIGRATABLE, SECURE
 

@@ -2,7 +2,8 @@
 
 from pyvirtd.drivers.qemu.postparse.refuse import qemu_unsupported, unsupported, xml
 from pyvirtd.drivers.qemu.postparse.scope import Scope
-from pyvirtd.model.graphics import AudioIo, AudioType, SpiceGraphics
+from pyvirtd.model.graphics import SpiceGraphics
+from pyvirtd.model.sound import AudioIo, AudioType
 
 
 def check_audio(scope: Scope) -> None:

@@ -57,6 +57,13 @@ def _check_watchdogs(scope: Scope) -> None:
                 raise qemu_unsupported(f"{model} model of watchdog can go only on PCI bus")
             case WatchdogModel.IB700 if address is not None:
                 raise qemu_unsupported(f"{model} model of watchdog does not support configuring the address")
+            case WatchdogModel.ITCO:
+                if address is not None:
+                    raise qemu_unsupported(
+                        f"{model} model of watchdog is part of the machine and cannot have any address set."
+                    )
+                if not board.q35:
+                    raise qemu_unsupported(f"{model} model of watchdog is only part of q35 machine")
             case WatchdogModel.DIAG288:
                 if address is not None:
                     raise qemu_unsupported(f"{model} model of watchdog is virtual and cannot go on any bus.")

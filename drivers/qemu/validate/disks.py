@@ -278,6 +278,8 @@ def _check_identity(disk: Disk) -> None:
         raise qemu_internal(f"driver serial '{disk.serial}' contains unsafe characters")
     if disk.target.rotation_rate and bus not in (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA):
         raise qemu_internal("rotation rate is only valid for SCSI/IDE/SATA bus")
+    if disk.target.dpofua is not None and bus is not DiskBus.SCSI:
+        raise qemu_unsupported("dpofua is only supported for disks on a SCSI bus")
     if disk.readonly and disk.device is DiskDevice.DISK and bus in (DiskBus.IDE, DiskBus.SATA):
         raise qemu_unsupported(f"readonly {bus} disks are not supported")
 

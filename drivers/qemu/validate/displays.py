@@ -5,7 +5,6 @@ from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.drivers.qemu.postparse.virtio import check_virtio_options
 from pyvirtd.model.address import UsbAddress
 from pyvirtd.model.graphics import (
-    AudioType,
     Connected,
     DbusGraphics,
     DesktopGraphics,
@@ -22,6 +21,7 @@ from pyvirtd.model.graphics import (
     VideoModelType,
     VncGraphics,
 )
+from pyvirtd.model.sound import AudioType
 from pyvirtd.model.words import VirtioModel
 
 VNC_PASSWORD_MAX = 8

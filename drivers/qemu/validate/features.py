@@ -6,6 +6,7 @@ from pyvirtd.model.features import (
     Features,
     Hyperv,
     LifecycleAction,
+    PvSecurity,
     SevSecurity,
     TickPolicy,
     Timer,
@@ -51,6 +52,12 @@ def _check_board(scope: Scope, features: Features) -> None:
         raise qemu_unsupported(f"The 'gic' feature is not supported for {where}")
     if features.vmport is not None and not board.x86:
         raise qemu_unsupported("vmport is not available with this QEMU binary")
+    if features.ras is not None and not board.arm_virt:
+        raise qemu_unsupported(f"The 'ras' feature is not supported for {where}")
+    if features.ps2 is not None and not board.x86:
+        raise qemu_unsupported(f"The 'ps2' feature is not supported for {where}")
+    if features.aia is not None and not (board.arch.startswith("riscv") and board.machine.startswith("virt")):
+        raise qemu_unsupported(f"The 'aia' feature is not supported for {where}")
     smm = features.smm
     if smm is not None:
         if not board.x86:
@@ -89,7 +96,7 @@ def _check_security(scope: Scope) -> None:
     if isinstance(security, SevSecurity):
         if caps.sev is None:
             raise qemu_unsupported("SEV launch security is not supported with this QEMU binary")
-    else:
+    elif isinstance(security, PvSecurity):  # the kinds that need a later QEMU are refused at the start
         raise qemu_unsupported("S390 PV launch security is not supported with this QEMU binary")
 
 

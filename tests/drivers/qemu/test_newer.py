@@ -1,0 +1,179 @@
+"""Elements that came with later versions: kept by every definition, honoured or refused by name at the start."""
+
+import pytest
+
+from pyvirtd.drivers.qemu.limits import check_start
+from pyvirtd.errors import ConfigUnsupported
+from pyvirtd.model.domain import DomainDef
+from tests.support.domains import bare_domain
+from tests.support.host import SystemHost
+
+DOMAIN = (
+    "<domain type='qemu'><name>x</name><memory>1024</memory><vcpu>2</vcpu>{top}<os><type>hvm</type>{os}</os>"
+    "{after}<devices>{devices}</devices>{end}</domain>"
+)
+DISK = "<disk type='file' device='disk'>{}<source file='/i'>{}</source><target dev='vda' bus='virtio'/>{}</disk>"
+SSH = "<disk type='network'><source protocol='ssh' name='i'><host name='h'/>{}</source><target dev='vda'/></disk>"
+PCI = "<source><address domain='0' bus='1' slot='0' function='0'/></source>"
+TPM = "<tpm model='tpm-crb'><backend type='emulator'{}>{}</backend></tpm>"
+VIRTIO_MEM = "<memory model='virtio-mem'><target dynamicMemslots='yes'><size unit='KiB'>1</size></target></memory>"
+# The part of the document where it stands, what stands there, what of it must be printed again, the name in the error.
+LATER = [
+    ("os", "<shim>/shim.efi</shim>", "<shim>/shim.efi</shim>", "<shim>"),
+    ("os", "<varstore template='/t' path='/p'/>", "<varstore template='/t' path='/p'/>", "<varstore>"),
+    ("os", "<loader type='pflash' format='qcow2'>/l</loader>", "format='qcow2'", "<loader format='qcow2'>"),
+    ("os", "<nvram format='qcow2'>/n</nvram>", "format='qcow2'", "<nvram format='qcow2'>"),
+    ("os", "<nvram template='/t' templateFormat='qcow2'>/n</nvram>", "templateFormat=", "<nvram templateFormat"),
+    ("after", "<cpu mode='maximum' deprecated_features='off'/>", "deprecated_features='off'", "deprecated_features"),
+    ("end", "<launchSecurity type='sev-snp'><policy>0x30000</policy></launchSecurity>", "0x30000", "sev-snp"),
+    ("end", "<launchSecurity type='tdx'><mrOwner>abc</mrOwner></launchSecurity>", "<mrOwner>abc", "tdx"),
+    (
+        "top",
+        "<throttlegroups><throttlegroup><total_iops_sec>9</total_iops_sec><group_name>g</group_name></throttlegroup>"
+        "</throttlegroups>",
+        "<group_name>g</group_name>",
+        "<throttlegroups>",
+    ),
+    (
+        "devices",
+        DISK.format("", "", "<throttlefilters><throttlefilter group='g'/></throttlefilters>"),
+        "<throttlefilter group='g'/>",
+        "<throttlefilters>",
+    ),
+    ("devices", DISK.format("<driver discard_no_unref='on'/>", "", ""), "discard_no_unref='on'", "discard_no_unref"),
+    (
+        "devices",
+        DISK.format("<driver><iothreads><iothread id='1'><queue id='0'/></iothread></iothreads></driver>", "", ""),
+        "<queue id='0'/>",
+        "<iothreads>",
+    ),
+    (
+        "devices",
+        DISK.format("<driver><statistics><statistic interval='5'/></statistics></driver>", "", ""),
+        "<statistic interval='5'/>",
+        "<statistics>",
+    ),
+    (
+        "devices",
+        "<disk type='vhostvdpa'><source dev='/dev/vhost-vdpa-0'/><target dev='vda'/></disk>",
+        "<source dev='/dev/vhost-vdpa-0'",
+        "vhostvdpa",
+    ),
+    (
+        "devices",
+        DISK.format("", "<dataStore type='file'><format type='raw'/><source file='/d'/></dataStore>", ""),
+        "<source file='/d'/>",
+        "<dataStore>",
+    ),
+    ("devices", SSH.format("<knownHosts path='/k'/>"), "<knownHosts path='/k'/>", "<knownHosts>"),
+    ("devices", SSH.format("<identity username='u' keyfile='/k'/>"), "keyfile='/k'", "<identity>"),
+    (
+        "devices",
+        "<controller type='pci' model='pcie-root-port' index='1'><target memReserve='4096'/></controller>",
+        "memReserve='4096'",
+        "memReserve",
+    ),
+    ("devices", "<interface type='user'><backend type='passt' hostname='h'/></interface>", "hostname='h'", "hostname"),
+    ("devices", "<interface type='user'><backend type='passt' fqdn='h.x'/></interface>", "fqdn='h.x'", "fqdn"),
+    ("devices", f"<hostdev type='pci'><driver iommufd='yes'/>{PCI}</hostdev>", "iommufd='yes'", "iommufd"),
+    ("devices", f"<hostdev type='pci'><driver model='igb'/>{PCI}</hostdev>", "model='igb'", "<driver model>"),
+    ("devices", TPM.format("", "<profile source='local:x' name='x'/>"), "source='local:x'", "<profile>"),
+    ("devices", TPM.format(" debug='3'", ""), "debug='3'", "<backend debug>"),
+    ("devices", TPM.format("", "<source type='dir' path='/s'/>"), "path='/s'", "<source> of an emulated TPM"),
+    ("devices", "<audio id='1' type='pipewire' runtimeDir='/r'/>", "runtimeDir='/r'", "pipewire"),
+    ("devices", "<sound model='virtio' streams='2'/>", "streams='2'", "<sound model='virtio'>"),
+    ("devices", VIRTIO_MEM, "dynamicMemslots='yes'", "dynamicMemslots"),
+    ("devices", "<iommu model='intel'><driver xtsup='on'/></iommu>", "xtsup='on'", "xtsup"),
+    ("devices", "<iommu model='intel'><driver passthrough='on'/></iommu>", "passthrough='on'", "passthrough"),
+    ("devices", "<iommu model='virtio'><driver granule='4k'/></iommu>", "granule='4k'", "granule"),
+]
+
+
+def domain(place: str, part: str) -> DomainDef:
+    parts = dict.fromkeys(("top", "os", "after", "devices", "end"), "") | {place: part}
+    return DomainDef.parse(DomainDef.parse(DOMAIN.format(**parts)).format())
+
+
+@pytest.mark.parametrize(("place", "part", "kept", "named"), LATER)
+def test_what_needs_something_newer_is_kept_and_refused_at_the_start(
+    place: str, part: str, kept: str, named: str
+) -> None:
+    live = domain(place, part)
+    assert kept in live.format()
+    with pytest.raises(ConfigUnsupported, match="cannot start") as refusal:
+        check_start(live)
+    assert named in refusal.value.message
+
+
+HYPERV = (
+    "<features><hyperv><tlbflush state='on'><direct state='on'/><extended state='on'/></tlbflush>{}</hyperv></features>"
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "part", "kept"),
+    [
+        ("after", "<features><async-teardown enabled='yes'/></features>", "<async-teardown enabled='yes'/>"),
+        ("after", "<features><ras state='on'/></features>", "<ras state='on'/>"),
+        ("after", "<features><ps2 state='off'/></features>", "<ps2 state='off'/>"),
+        ("after", "<features><aia value='aplic'/></features>", "<aia value='aplic'/>"),
+        ("after", HYPERV.format("<emsr_bitmap state='on'/>"), "<emsr_bitmap state='on'/>"),
+        ("after", HYPERV.format("<xmm_input state='on'/>"), "<extended state='on'/>"),
+        ("after", "<cpu><topology sockets='1' dies='1' clusters='2' cores='1' threads='1'/></cpu>", "clusters='2'"),
+        ("after", "<cpu mode='maximum'><maxphysaddr mode='passthrough' limit='39'/></cpu>", "limit='39'"),
+        ("os", "<loader type='pflash' format='raw'>/l</loader>", "format='raw'"),
+        ("devices", "<video><model type='virtio' blob='on'/></video>", "blob='on'"),
+        ("devices", "<sound model='usb' multichannel='yes'/>", "multichannel='yes'"),
+        ("devices", "<watchdog model='itco' action='reset'/>", "model='itco'"),
+        ("devices", "<iommu model='intel'><driver dma_translation='off'/></iommu>", "dma_translation='off'"),
+        ("devices", "<disk><target dev='sda' bus='scsi' dpofua='on'/></disk>", "dpofua='on'"),
+        (
+            "devices",
+            "<disk type='network'><source protocol='nbd'><host name='h'/><reconnect delay='9'/></source>"
+            "<target dev='vda'/></disk>",
+            "<reconnect delay='9'/>",
+        ),
+    ],
+)
+def test_what_this_qemu_can_do_is_kept_and_starts(place: str, part: str, kept: str) -> None:
+    live = domain(place, part)
+    assert kept in live.format()
+    check_start(live)
+
+
+HONOURED = """
+<disk type='file'><source file='/var/lib/libvirt/newer.img'/><target dev='sda' bus='scsi' dpofua='on'/></disk>
+<controller type='scsi' model='virtio-scsi'/>
+<sound model='usb' multichannel='yes'/><audio id='1' type='none'/>
+<watchdog model='itco' action='reset'/>
+<iommu model='intel'><driver dma_translation='off'/></iommu>
+"""
+WORDS = (
+    "i8042=off",
+    " -async-teardown ",
+    '"dpofua":true',
+    '"multi":true',
+    "ICH9-LPC.noreboot=off",
+    '"dma-translation":false',
+)
+
+
+def test_a_guest_with_what_this_qemu_can_do_runs(host: SystemHost) -> None:
+    host.write("/var/lib/libvirt/newer.img", "x" * 512)
+    features = "<acpi/><async-teardown enabled='yes'/><ps2 state='off'/>"
+    shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+    host.define(bare_domain("newer", devices=HONOURED, extra=shared).replace("<acpi/>", features))
+    host.ok("start newer --paused")
+    try:
+        argv = host.run(["sh", "-c", "tr '\\0' ' ' </proc/$(cat /run/libvirt/qemu/newer.pid)/cmdline"]).stdout
+        assert [word for word in WORDS if word not in argv] == []
+    finally:
+        host.ok("destroy newer")
+        host.ok("undefine newer")
+
+
+def test_blob_resources_are_asked_of_the_card(host: SystemHost) -> None:
+    """Starting it takes a host with /dev/udmabuf."""
+    host.define(bare_domain("newer", devices="<video><model type='virtio' blob='on'/></video>"))
+    assert '"blob":true' in host.ok("domxml-to-native qemu-argv --domain newer")
+    host.ok("undefine newer")
