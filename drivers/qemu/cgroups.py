@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core import audit_records, cgroup_systemd
 from pyvirtd.core import cgroup_limits as limits
-from pyvirtd.core import cgroup_systemd
+from pyvirtd.core.audit import Record
 from pyvirtd.core.cgroup import DELEGATED, Group, Hierarchies, machine_name, make_partition, make_unit_group, scope_name
 from pyvirtd.core.cgroup_limits import DeviceRule
 from pyvirtd.core.security import opened_paths
@@ -75,7 +76,9 @@ async def place(driver: "QemuDriver", live: DomainDef, number: int, pid: int) ->
         group = await in_thread(make_unit_group, hierarchies, path)
     else:
         group = await in_thread(_make_own, hierarchies, partition, machine)
-    group = await in_thread(_enter, group, live, pid, driver.config.cgroup_device_acl)
+    acl = driver.config.cgroup_device_acl
+    group = await in_thread(_enter, group, live, pid, acl)
+    driver.host.audit.send(await in_thread(_device_records, group, live, acl))
     shares = live.cputune.shares if live.cputune is not None and group.has("cpu") else None
     weight = live.blkiotune.weight if live.blkiotune is not None and group.has("blkio") else None
     await tell_weights(group, shares=shares, blkio=weight)
@@ -288,6 +291,17 @@ def _limit_devices(group: Group, live: DomainDef, acl: Iterable[str]) -> None:
         limits.only_devices(group, {PTYS} | rules | device_rules(live))
 
 
+def _device_records(group: Group, live: DomainDef, acl: Iterable[str]) -> list[Record]:
+    """What `_limit_devices` did, for the audit trail."""
+    if "devices" not in group.v1:
+        return []
+    paths = [*((path, True) for path in acl), *_device_paths(live)]
+    rules = [(path, limits.device_rule(path, writable=writable)) for path, writable in paths]
+    kinds = [("pty", PTYS), *([("scsi-generic", SCSI_GENERIC)] if live.devices.hostdev else [])]
+    found = [(path, rule) for path, rule in rules if rule is not None]
+    return list(audit_records.allowed_devices(live, str(group.v1["devices"]), found, kinds))
+
+
 async def allow_paths(dom: QemuDomain, paths: Iterable[str], *, writable: bool = True) -> None:
     """Let a running guest use device nodes that it is about to be given; files need nothing. Raises VirtError."""
     group = dom.running.group
@@ -298,9 +312,16 @@ async def allow_paths(dom: QemuDomain, paths: Iterable[str], *, writable: bool =
 
 def device_rules(live: DomainDef) -> set[DeviceRule]:
     """What a definition's devices are on this host."""
-    rules = {limits.device_rule(path, writable=writable) for path, writable in opened_paths(live)}
+    rules = {limits.device_rule(path, writable=writable) for path, writable in _device_paths(live)}
     if live.devices.hostdev:
         rules.add(SCSI_GENERIC)
-        with suppress(OSError):
-            rules |= {limits.device_rule(entry.path) for entry in os.scandir("/dev/vfio")}
     return {rule for rule in rules if rule is not None}
+
+
+def _device_paths(live: DomainDef) -> list[tuple[str, bool]]:
+    """The nodes that a definition's devices may be, and whether they are written to."""
+    paths = list(opened_paths(live))
+    if live.devices.hostdev:
+        with suppress(OSError):
+            paths += [(entry.path, True) for entry in os.scandir("/dev/vfio")]
+    return paths

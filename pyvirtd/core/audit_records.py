@@ -3,10 +3,11 @@
 Fields and their order are those of libvirt's records: https://libvirt.org/auditlog.html
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from pyvirtd.core.audit import UNKNOWN, Record, RecordType, encode
+from pyvirtd.core.cgroup_limits import DeviceRule
 from pyvirtd.core.security import NONE
 from pyvirtd.model.chardev import (
     EgdBackend,
@@ -92,6 +93,22 @@ def resources(live: DomainDef, tpm_socket: str) -> Iterator[Record]:
     yield _resource(live, "vcpu", f"old-vcpu=0 new-vcpu={live.vcpu.current or live.vcpu.count}")
 
 
+def allowed_devices(
+    live: DomainDef, group: str, paths: Iterable[tuple[str, DeviceRule]], kinds: Iterable[tuple[str, DeviceRule]]
+) -> Iterator[Record]:
+    """What the devices controller grants: single nodes by their paths, and all nodes of a major number by a name.
+
+    `group` is the directory of the guest's control group.
+    """
+    yield _group(live, "deny", group, "all")
+    for path, rule in paths:
+        major, minor = (int(part) for part in rule.number.split(":"))
+        yield _group(live, "allow", group, f"path path={encode(path)} rdev={major:02X}:{minor:02X} acl={rule.access}")
+    for name, rule in kinds:
+        major = int(rule.number.partition(":")[0])
+        yield _group(live, "allow", group, f"major category={name} maj={major:02X} acl={rule.access}")
+
+
 def word(reason: Enum) -> str:
     """The name of a reason as records have it."""
     return reason.name.lower().replace("_", "-")
@@ -117,6 +134,11 @@ def _control(live: DomainDef, operation: str, reason: str, pid: int, *, success:
 
 def _resource(live: DomainDef, kind: str, fields: str) -> Record:
     return Record(RecordType.RESOURCE, f"virt={live.type} resrc={kind} reason={STARTING} {_who(live)} {fields}")
+
+
+def _group(live: DomainDef, reason: str, group: str, what: str) -> Record:
+    fields = f"{_who(live)} cgroup={encode(f'{group}/')} class={what}"
+    return Record(RecordType.RESOURCE, f"virt={live.type} resrc=cgroup reason={reason} {fields}")
 
 
 def _given(live: DomainDef, kind: str, what: str | None) -> Iterator[Record]:

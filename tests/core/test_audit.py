@@ -21,6 +21,7 @@ from pyvirtd.core.audit import (
     message,
     packet,
 )
+from pyvirtd.core.cgroup_limits import DeviceRule
 from pyvirtd.errors import InternalError
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.xml.element import LIVE
@@ -114,6 +115,23 @@ def test_labels_are_those_of_confined_guests() -> None:
     text = f'virt=qemu vm="audited" uuid={UUID} vm-ctx=+64055:+64055 img-ctx=+64055:+64055 model=dac'
     assert list(records.machine_ids(live)) == [Record(RecordType.MACHINE_ID, text)]
     assert list(records.machine_ids(live_domain())) == []
+
+
+def test_devices_of_a_group_are_told_one_by_one() -> None:
+    paths = [("/dev/null", DeviceRule("c", "1:3", "rw")), ("/dev/a b", DeviceRule("b", "253:16", "r"))]
+    told = records.allowed_devices(
+        live_domain(), "/cg/devices/machine/x", paths, [("pty", DeviceRule("c", "136:*", "rw"))]
+    )
+    who = f'vm="audited" uuid={UUID} cgroup="/cg/devices/machine/x/"'
+    assert [(record.type, record.text) for record in told] == [
+        (RecordType.RESOURCE, f"virt=qemu resrc=cgroup reason={words.format(who)}")
+        for words in (
+            "deny {} class=all",
+            'allow {} class=path path="/dev/null" rdev=01:03 acl=rw',
+            "allow {} class=path path=2F6465762F612062 rdev=FD:10 acl=r",
+            "allow {} class=major category=pty maj=88 acl=rw",
+        )
+    ]
 
 
 def test_reasons_are_libvirts_words() -> None:

@@ -3,12 +3,14 @@
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.domains import bare_domain
 from tests.support.host import SystemHost
 
+AUDITING = "audit_level = 1\naudit_logging = 1\nlog_level = 2\n"
 DEVICES = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
 
 
@@ -17,7 +19,19 @@ def audited() -> Iterator[SystemHost]:
     if reason := SystemHost.missing():
         pytest.skip(reason)
     with SystemHost() as host:
-        host.write("/etc/libvirt/libvirtd.conf", "audit_level = 1\naudit_logging = 1\nlog_level = 2\n")
+        host.write("/etc/libvirt/libvirtd.conf", AUDITING)
+        yield host.start()
+
+
+@pytest.fixture
+def grouped() -> Iterator[SystemHost]:
+    """With control groups."""
+    if reason := SystemHost.missing() or SystemHost.missing_cgroups():
+        pytest.skip(reason)
+    if not Path("/sys/fs/cgroup/devices").is_dir():
+        pytest.skip("the devices controller of version 1 is not mounted")
+    with SystemHost(cgroups=True) as host:
+        host.write("/etc/libvirt/libvirtd.conf", AUDITING)
         yield host.start()
 
 
@@ -31,7 +45,7 @@ def test_starts_and_ends_are_in_the_log(audited: SystemHost) -> None:
     audited.ok("start audited")
     pid = int(audited.path("/run/libvirt/qemu/audited.pid").read_text())
     audited.ok("destroy audited")
-    label, *given, start, stop = audit_lines(audited)
+    label, *given, start, stop = [line for line in audit_lines(audited) if " resrc=cgroup " not in line]
     assert re.fullmatch(r'success=yes virt=qemu vm="audited" vm-ctx=\+\d+:\+\d+ img-ctx=\+\d+:\+\d+ model=dac', label)
     head = 'success=yes virt=qemu resrc={} reason=start vm="audited" {}'
     assert given == [
@@ -41,6 +55,17 @@ def test_starts_and_ends_are_in_the_log(audited: SystemHost) -> None:
     ]
     assert start == f'success=yes virt=qemu op=start reason=booted vm="audited" vm-pid={pid}'
     assert stop == 'success=yes virt=qemu op=stop reason=destroyed vm="audited" vm-pid=0'
+
+
+def test_devices_that_a_group_grants_are_in_the_log(grouped: SystemHost) -> None:
+    grouped.define(bare_domain("audited", devices=DEVICES))
+    grouped.ok("start audited")
+    grouped.ok("destroy audited")
+    told = [line for line in audit_lines(grouped) if " resrc=cgroup " in line]
+    assert re.search(r'reason=deny vm="audited" cgroup="/sys/fs/cgroup/devices/\S+/" class=all$', told[0])
+    granted = [line.partition(" class=")[2] for line in told if " reason=allow " in line]
+    assert 'path path="/dev/urandom" rdev=01:09 acl=rw' in granted
+    assert "major category=pty maj=88 acl=rw" in granted
 
 
 def test_ends_and_starts_have_their_reasons(audited: SystemHost) -> None:
