@@ -26,6 +26,7 @@ from pyvirtd.model.disk import Disk
 from pyvirtd.model.graphics import AnyGraphics, Input, Video
 from pyvirtd.model.hostdev import Hostdev, Redirfilter
 from pyvirtd.model.net import Interface
+from pyvirtd.model.peripherals import Crypto, Pstore
 from pyvirtd.model.refusals import internal, wrong
 from pyvirtd.model.sound import Audio, Sound
 from pyvirtd.model.storage import StorageFormat
@@ -501,6 +502,7 @@ _SINGLE = {
     "nvram": internal("only a single nvram device is supported"),
     "iommu": wrong("only a single IOMMU device is supported"),
     "vsock": wrong("only a single vsock device is supported"),
+    "pstore": wrong("only a single pstore device is supported"),
 }
 
 
@@ -535,6 +537,8 @@ class Devices(Element, tag="devices", unfolded=True):
     memory: list[MemoryDevice] = children()
     iommu: Iommu | None = child()
     vsock: Vsock | None = child()
+    crypto: list[Crypto] = children()
+    pstore: Pstore | None = child()
 
     def parsed(self, node: Node, view: View) -> None:
         count = sum(len(value) for _, value in self.values() if isinstance(value, list))

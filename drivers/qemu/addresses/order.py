@@ -16,7 +16,8 @@ def walk(devices: Devices) -> Iterator[Device]:
         [devices.nvram] if devices.nvram is not None else None, [*devices.hub], [*devices.shmem], [*devices.tpm],
         [*devices.panic], [*devices.memory], [*devices.redirdev],
         [devices.iommu] if devices.iommu is not None else None,
-        [devices.vsock] if devices.vsock is not None else None,
+        [devices.vsock] if devices.vsock is not None else None, [*devices.crypto],
+        [devices.pstore] if devices.pstore is not None else None,
     )  # fmt: skip
     for group in lists:
         yield from group or ()

@@ -268,6 +268,9 @@ def _in_order(scope: Scope) -> Iterator[Device]:
         yield devices.iommu
     if devices.vsock is not None:
         yield devices.vsock
+    yield from devices.crypto
+    if devices.pstore is not None:
+        yield devices.pstore
 
 
 def _mark_multifunction(scope: Scope) -> None:

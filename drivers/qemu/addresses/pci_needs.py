@@ -25,6 +25,7 @@ from pyvirtd.model.disk import Disk, DiskBus
 from pyvirtd.model.graphics import Input, InputBus, Video, VideoModel, VideoModelType
 from pyvirtd.model.hostdev import Hostdev, HostdevModel, HostdevType
 from pyvirtd.model.net import Interface, InterfaceType
+from pyvirtd.model.peripherals import Crypto, Pstore
 from pyvirtd.model.sound import Sound, SoundModel
 from pyvirtd.model.words import VirtioModel
 
@@ -110,6 +111,10 @@ class Needs:
                 return self.pci if device.target and device.target.type is SerialTargetType.PCI else NONE
             case MemoryDevice(model=MemoryModel.VIRTIO_PMEM | MemoryModel.VIRTIO_MEM):
                 return self.pcie
+            case Crypto():
+                return self.pcie
+            case Pstore():
+                return self.pci
             case Iommu(model=IommuModel.VIRTIO):
                 return Connect.PCIE if self.scope.board.pcie else self.pci
             case _:

@@ -18,6 +18,7 @@ from pyvirtd.drivers.qemu.command import (
     machine,
     memory,
     net,
+    peripherals,
     processor,
 )
 from pyvirtd.drivers.qemu.command.boot import BootOrder
@@ -133,6 +134,8 @@ def _build_devices(builder: Builder, order: BootOrder) -> None:
     devices.build_panics(builder)
     devices.build_shmems(builder)
     devices.build_vsock(builder)
+    peripherals.build_cryptos(builder)
+    peripherals.build_pstore(builder)
 
 
 def _build_rest(builder: Builder) -> None:

@@ -29,6 +29,7 @@ _COUNTED = (
     ("rng", "rng"),
     ("tpm", "tpm"),
     ("watchdog", "watchdog"),
+    ("crypto", "crypto"),
 )
 
 
@@ -48,6 +49,7 @@ def assign_aliases(definition: DomainDef) -> None:
         (devices.nvram, "nvram"),
         (devices.vsock, "vsock0"),
         (devices.iommu, "iommu0"),
+        (devices.pstore, "pstore0"),
     ):
         if device is not None:
             _name(device, name)

@@ -16,6 +16,7 @@ DISK = "<disk type='file' device='disk'>{}<source file='/i'>{}</source><target d
 SSH = "<disk type='network'><source protocol='ssh' name='i'><host name='h'/>{}</source><target dev='vda'/></disk>"
 PCI = "<source><address domain='0' bus='1' slot='0' function='0'/></source>"
 TPM = "<tpm model='tpm-crb'><backend type='emulator'{}>{}</backend></tpm>"
+LKCF = "<crypto model='virtio' type='qemu'><backend model='lkcf'/></crypto>"
 VIRTIO_MEM = "<memory model='virtio-mem'><target dynamicMemslots='yes'><size unit='KiB'>1</size></target></memory>"
 # The part of the document where it stands, what stands there, what of it must be printed again, the name in the error.
 LATER = [
@@ -82,6 +83,7 @@ LATER = [
     ("devices", TPM.format("", "<source type='dir' path='/s'/>"), "path='/s'", "<source> of an emulated TPM"),
     ("devices", "<audio id='1' type='pipewire' runtimeDir='/r'/>", "runtimeDir='/r'", "pipewire"),
     ("devices", "<sound model='virtio' streams='2'/>", "streams='2'", "<sound model='virtio'>"),
+    ("devices", LKCF, "<backend model='lkcf'/>", "<backend model='lkcf'>"),
     ("devices", VIRTIO_MEM, "dynamicMemslots='yes'", "dynamicMemslots"),
     ("devices", "<iommu model='intel'><driver xtsup='on'/></iommu>", "xtsup='on'", "xtsup"),
     ("devices", "<iommu model='intel'><driver passthrough='on'/></iommu>", "passthrough='on'", "passthrough"),
@@ -146,6 +148,8 @@ HONOURED = """
 <controller type='scsi' model='virtio-scsi'/>
 <sound model='usb' multichannel='yes'/><audio id='1' type='none'/>
 <watchdog model='itco' action='reset'/>
+<crypto model='virtio' type='qemu'><backend model='builtin' queues='1'/></crypto>
+<pstore backend='acpi-erst'/>
 <iommu model='intel'><driver dma_translation='off'/></iommu>
 """
 WORDS = (
@@ -155,6 +159,9 @@ WORDS = (
     '"multi":true',
     "ICH9-LPC.noreboot=off",
     '"dma-translation":false',
+    '"driver":"virtio-crypto-pci","cryptodev":"objcrypto0"',
+    '"driver":"acpi-erst","id":"pstore0"',
+    "/nvram/newer_PSTORE.raw",
 )
 
 
