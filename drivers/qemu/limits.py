@@ -53,6 +53,7 @@ NEWER = tuple(
         ("devices/audio[@type='pipewire']", "<audio type='pipewire'>", "QEMU 8.1"),
         ("devices/sound[@model='virtio']", "<sound model='virtio'>", "QEMU 8.2"),
         ("devices/crypto/backend[@model='lkcf']", "<backend model='lkcf'>", "QEMU with the kernel's cryptography"),
+        ("devices/filesystem/idmap", "<idmap> of a filesystem", "virtiofsd 1.7"),
         ("devices/memory/target[@dynamicMemslots='yes']", "<target dynamicMemslots>", "QEMU 8.2"),
         ("devices/iommu/driver[@xtsup]", "<driver xtsup> of an IOMMU", "QEMU 9.2"),
         ("devices/iommu/driver[@passthrough]", "<driver passthrough> of an IOMMU", "QEMU 9.2"),

@@ -22,6 +22,7 @@ from pyvirtd.model.chardev import (
     Smartcard,
     Tpm,
 )
+from pyvirtd.model.cpu import Idmap
 from pyvirtd.model.disk import Disk
 from pyvirtd.model.graphics import AnyGraphics, Input, Video
 from pyvirtd.model.hostdev import Hostdev, Redirfilter
@@ -265,6 +266,7 @@ class FilesystemBinary(Element, tag="binary"):
     sandbox: VirtiofsSandbox | None = via("sandbox", "mode")
     lock: VirtiofsLock | None = child()
     thread_pool: I32 | None = via("thread_pool", "size", bad=wrong("cannot parse thread pool size '{}' for virtiofs"))
+    open_files: U64 | None = via("openfiles", "max")
 
 
 def _of_mount(node: Node) -> bool:
@@ -308,6 +310,7 @@ class Filesystem(Device, tag="filesystem"):
     dmode: Octal | None = attr()
     driver: FilesystemDriver | None = child()
     binary: FilesystemBinary | None = child()
+    idmap: Idmap | None = child()
     source: FilesystemSource | None = child()
     target: str | None = via("target", "dir")
     readonly: bool = flag()

@@ -40,6 +40,8 @@ class Virtiofsd(Helper):
             argv = [binary.path, f"--fd={sock.fileno()}", "-o", ",".join(_options(self.filesystem, binary))]
             if binary.thread_pool is not None and binary.thread_pool >= 0:
                 argv.append(f"--thread-pool-size={binary.thread_pool}")
+            if binary.open_files:
+                argv.append(f"--rlimit-nofile={binary.open_files}")
             if self.run.config.virtiofsd_debug:
                 argv.append("-d")
             await self.launch(argv, Launch(pass_fds=[sock.fileno()]), log_path=self.log_path)

@@ -124,7 +124,10 @@ def _check_shmem(scope: Scope, shmem: Shmem) -> None:
 def _check_iommu(scope: Scope, iommu: Iommu) -> None:
     model, board, features = iommu.model, scope.board, scope.definition.features
     driver, address = iommu.driver or IommuDriver(), iommu.info.address
-    if model is not IommuModel.INTEL and any(value is not None for _, value in driver.values()):
+    given = {name for name, value in driver.values() if value is not None}
+    if model is IommuModel.VIRTIO:
+        given.discard("granule")
+    if model is not IommuModel.INTEL and given:
         raise xml(f"iommu model '{model}' doesn't support additional attributes")
     if model is not IommuModel.VIRTIO and address is not None:
         raise xml(f"iommu model '{model}' can't have address")

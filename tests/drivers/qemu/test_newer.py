@@ -16,6 +16,13 @@ DISK = "<disk type='file' device='disk'>{}<source file='/i'>{}</source><target d
 SSH = "<disk type='network'><source protocol='ssh' name='i'><host name='h'/>{}</source><target dev='vda'/></disk>"
 PCI = "<source><address domain='0' bus='1' slot='0' function='0'/></source>"
 TPM = "<tpm model='tpm-crb'><backend type='emulator'{}>{}</backend></tpm>"
+FOLDER = (
+    "<filesystem type='mount'><driver type='virtiofs'/><idmap><uid start='0' target='100' count='9'/><gid start='0' "
+    "target='100' count='9'/></idmap><source dir='/srv'/><target dir='t'/></filesystem>"
+)
+ACPI = "<features><acpi/></features>"
+SHARED = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+FLASH = "<loader readonly='yes' type='pflash'>/l</loader>"
 LKCF = "<crypto model='virtio' type='qemu'><backend model='lkcf'/></crypto>"
 VIRTIO_MEM = "<memory model='virtio-mem'><target dynamicMemslots='yes'><size unit='KiB'>1</size></target></memory>"
 # The part of the document where it stands, what stands there, what of it must be printed again, the name in the error.
@@ -23,8 +30,13 @@ LATER = [
     ("os", "<shim>/shim.efi</shim>", "<shim>/shim.efi</shim>", "<shim>"),
     ("os", "<varstore template='/t' path='/p'/>", "<varstore template='/t' path='/p'/>", "<varstore>"),
     ("os", "<loader type='pflash' format='qcow2'>/l</loader>", "format='qcow2'", "<loader format='qcow2'>"),
-    ("os", "<nvram format='qcow2'>/n</nvram>", "format='qcow2'", "<nvram format='qcow2'>"),
-    ("os", "<nvram template='/t' templateFormat='qcow2'>/n</nvram>", "templateFormat=", "<nvram templateFormat"),
+    ("os", FLASH + "<nvram format='qcow2'>/n</nvram>", "format='qcow2'", "<nvram format='qcow2'>"),
+    (
+        "os",
+        FLASH + "<nvram template='/t' templateFormat='qcow2'>/n</nvram>",
+        "templateFormat=",
+        "<nvram templateFormat",
+    ),
     ("after", "<cpu mode='maximum' deprecated_features='off'/>", "deprecated_features='off'", "deprecated_features"),
     ("end", "<launchSecurity type='sev-snp'><policy>0x30000</policy></launchSecurity>", "0x30000", "sev-snp"),
     ("end", "<launchSecurity type='tdx'><mrOwner>abc</mrOwner></launchSecurity>", "<mrOwner>abc", "tdx"),
@@ -83,6 +95,7 @@ LATER = [
     ("devices", TPM.format("", "<source type='dir' path='/s'/>"), "path='/s'", "<source> of an emulated TPM"),
     ("devices", "<audio id='1' type='pipewire' runtimeDir='/r'/>", "runtimeDir='/r'", "pipewire"),
     ("devices", "<sound model='virtio' streams='2'/>", "streams='2'", "<sound model='virtio'>"),
+    ("devices", FOLDER, "<gid start='0' target='100' count='9'/>", "<idmap>"),
     ("devices", LKCF, "<backend model='lkcf'/>", "<backend model='lkcf'>"),
     ("devices", VIRTIO_MEM, "dynamicMemslots='yes'", "dynamicMemslots"),
     ("devices", "<iommu model='intel'><driver xtsup='on'/></iommu>", "xtsup='on'", "xtsup"),
@@ -168,8 +181,7 @@ WORDS = (
 def test_a_guest_with_what_this_qemu_can_do_runs(host: SystemHost) -> None:
     host.write("/var/lib/libvirt/newer.img", "x" * 512)
     features = "<acpi/><async-teardown enabled='yes'/><ps2 state='off'/>"
-    shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
-    host.define(bare_domain("newer", devices=HONOURED, extra=shared).replace("<acpi/>", features))
+    host.define(bare_domain("newer", devices=HONOURED, extra=SHARED).replace("<acpi/>", features))
     host.ok("start newer --paused")
     try:
         argv = host.run(["sh", "-c", "tr '\\0' ' ' </proc/$(cat /run/libvirt/qemu/newer.pid)/cmdline"]).stdout
@@ -184,3 +196,24 @@ def test_blob_resources_are_asked_of_the_card(host: SystemHost) -> None:
     host.define(bare_domain("newer", devices="<video><model type='virtio' blob='on'/></video>"))
     assert '"blob":true' in host.ok("domxml-to-native qemu-argv --domain newer")
     host.ok("undefine newer")
+
+
+def test_each_is_defined_and_refused_when_it_starts(host: SystemHost) -> None:
+    wrong = []
+    for place, part, kept, named in LATER:
+        if part == VIRTIO_MEM:  # being defined takes sizes and NUMA nodes that have nothing to do with it
+            continue
+        parts = dict.fromkeys(("top", "os", "after", "devices", "end"), "") | {
+            "top": SHARED,
+            "after": ACPI,
+            place: part,
+        }
+        done = host.virsh("define /dev/stdin", text=DOMAIN.format(**parts).replace("<type>", "<type machine='q35'>"))
+        if done.returncode or kept not in host.ok("dumpxml x"):
+            wrong.append((part, done.stderr))
+            continue
+        said = host.virsh("start x").stderr
+        if named not in said or "cannot start" not in said:
+            wrong.append((part, said))
+        host.ok("undefine x --nvram")
+    assert wrong == []
