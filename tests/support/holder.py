@@ -29,6 +29,7 @@ from typing import Any
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18  # linux/mount.h
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 CLONE_NEWCGROUP = 0x02000000  # linux/sched.h
+CGROUPS = "/sys/fs/cgroup"
 # /run as a whole: the host's system bus, systemd and log daemons are then absent for every daemon alike.
 LIBVIRT = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
 # The TPM emulator's logs, and the authority that signs its certificates, which is its own user's.
@@ -127,7 +128,8 @@ def enter_cgroups(name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, target, kind, options, *_ = line.split(" ")
-        if kind not in ("cgroup", "cgroup2"):
+        # A chroot that somebody left behind may show the same hierarchies once more.
+        if kind not in ("cgroup", "cgroup2") or not Path(target).is_relative_to(CGROUPS):
             continue
         own = Path(target, name)
         own.mkdir(exist_ok=True)
@@ -152,8 +154,8 @@ def enter_cgroups(name: str) -> dict[str, str]:
 
 def mount_cgroups(groups: dict[str, str]) -> None:
     """Mount the hierarchies where they were, with our groups as their roots."""
-    if groups and "/sys/fs/cgroup" not in groups:
-        run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/sys/fs/cgroup")
+    if groups and CGROUPS not in groups:
+        run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", CGROUPS)
     for target, options in groups.items():
         Path(target).mkdir(parents=True, exist_ok=True)
         run("mount", "-t", *(["cgroup", "-o", options] if options else ["cgroup2"]), "cgroup", target)
