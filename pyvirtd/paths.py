@@ -383,6 +383,11 @@ class Paths:
         return self.run / "common" / "system.token"
 
     @property
+    def image_edits(self) -> Path:
+        """Notes of edits of save images that are under way."""
+        return self.state / "image-edits"
+
+    @property
     def images(self) -> Path:
         """The default storage pool."""
         return self.data / "images"
@@ -396,7 +401,7 @@ class Paths:
         """What must exist before the daemon listens, parents first; a session's are for its user only."""
         mode = 0o755 if self.privileged else 0o700
         wanted = (self.config, self.run, self.sockets, self.state, self.cache, self.log, self.system_token.parent)
-        return tuple(Directory(path, mode) for path in dict.fromkeys(wanted))
+        return (*(Directory(path, mode) for path in dict.fromkeys(wanted)), Directory(self.image_edits, 0o700))
 
 
 def runtime_name(domain_id: int, name: str) -> str:

@@ -18,6 +18,7 @@ from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.errors import OperationInvalid
 from pyvirtd.model.cpu import Cpu
 from pyvirtd.model.domain import DomainDef
+from pyvirtd.model.status import StatusRestored
 from pyvirtd.util.process import Process
 
 
@@ -63,7 +64,7 @@ class Guest:
     autodestroy: Any = None
     taints: list[str] = field(default_factory=list)
     own_cpu: Cpu | None = None  # as the definition names it, where the live one says more
-    restored: str | None = None  # the image that this start has read in full, until the start is over
+    restored: StatusRestored | None = None  # the image that this start has read in full, until the start is over
 
 
 class QemuDomain(DomainObject):

@@ -44,6 +44,7 @@ from pyvirtd.drivers.qemu.parts import PARTS
 from pyvirtd.drivers.qemu.ports import GraphicsPorts
 from pyvirtd.drivers.qemu.postparse import choose_emulator, complete
 from pyvirtd.drivers.qemu.saving import managed
+from pyvirtd.drivers.qemu.saving.edit import finish_edits
 from pyvirtd.drivers.qemu.saving.restore import start_managed
 from pyvirtd.drivers.qemu.validate import validate
 from pyvirtd.errors import NoDomain, OperationInvalid, VirtError
@@ -115,6 +116,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         self.definitions = Definitions(paths, "edit")
         await self.load_definitions()
         await adopt.adopt_all(self)
+        self.host.tasks.start(finish_edits(self.host.paths.image_edits), "edits of save images")
         self.host.tasks.start(self.check_definitions(), "check of definitions")
 
     async def reload(self) -> None:

@@ -13,6 +13,9 @@ from pyvirtd.constants.domain import (
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.model.cpu import Cpu
 
+Resuming = tuple[DomainRunningReason, DomainEventResumedDetailType]  # why a guest runs: of the state and its event
+RESTORED: Resuming = (DomainRunningReason.RESTORED, DomainEventResumedDetailType.FROM_SNAPSHOT)
+
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
@@ -24,7 +27,7 @@ class Incoming:
 
     load: Callable[[QemuDomain], Awaitable[None]]
     started: DomainEventStartedDetailType
-    running: tuple[DomainRunningReason, DomainEventResumedDetailType]
+    running: Resuming
     paused: tuple[DomainPausedReason, DomainEventSuspendedDetailType]
     image: str | None = None
     own_cpu: Cpu | None = None

@@ -64,6 +64,7 @@ from pyvirtd.drivers.qemu.runtime import close_interfaces, open_interfaces, refr
 from pyvirtd.drivers.qemu.sockets import listen_socket
 from pyvirtd.errors import InternalError, OperationFailed, OperationInvalid, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
+from pyvirtd.model.status import StatusRestored
 from pyvirtd.util.files import Owner, in_thread, make_directory
 from pyvirtd.util.process import Identity, Launch, Process, spawn
 
@@ -335,12 +336,14 @@ async def _take_in(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: 
     await driver.hook(dom, DomainOp.STARTED, dom.live_def)
     # From the next step on the guest may write to its disks: what it came from is used up, and it may not be ended
     # for a start that was cut short.
-    guest.restored = incoming.image
+    runs = not flags & DomainCreateFlags.PAUSED
+    if incoming.image is not None:
+        guest.restored = StatusRestored(image=incoming.image, resume=runs)
     reason, detail = incoming.paused
     dom.set_state(DomainState.PAUSED, reason)
     await driver.save_status(dom)
     driver.emit_lifecycle(dom, DomainEventType.STARTED, incoming.started)
-    if flags & DomainCreateFlags.PAUSED:
+    if not runs:
         driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, detail)
     else:
         guest.resuming = incoming.running
@@ -351,6 +354,7 @@ async def _take_in(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: 
             raise
         events.resumed(driver, dom)
     guest.up = True
+    await driver.save_status(dom)
 
 
 async def _abandon(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:

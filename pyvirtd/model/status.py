@@ -101,6 +101,13 @@ class StatusBlockJobs(Element, tag="blockjobs"):
     blockjob: list[StatusBlockJob] = children()
 
 
+class StatusRestored(Element, tag="restored"):
+    """Ours: a start that has read a save image in full is not to be undone; `resume`: the guest is to run then."""
+
+    image: str = attr("", required=True)
+    resume: YesNo = attr(False)
+
+
 class DomStatus(Element, tag="domstatus"):
     """`state` and `reason` are libvirt's words for virDomainState and its reasons."""
 
@@ -130,7 +137,7 @@ class DomStatus(Element, tag="domstatus"):
     fdset: U32 | None = via("fdset", "index")
     blockjobs: StatusBlockJobs = child()
     agent_timeout: I32 | None = text(name="agentTimeout")
-    restored: str | None = via("restored", "image")  # ours: a start that has read this image is not to be undone
+    restored: StatusRestored | None = child()
     domain: DomainDef = child()
 
 

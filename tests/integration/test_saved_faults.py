@@ -272,12 +272,30 @@ def test_a_daemon_killed_at_any_moment_of_a_start_from_an_image(bare: SessionHos
     client.communicate(timeout=10)
     bare.start()
     if processes(bare, BARE):
-        eventually(lambda: state(bare, BARE).split()[0] in ("running", "paused"))
+        eventually(lambda: state(bare, BARE).startswith("running"))
         assert not path.exists()
     else:
         assert whole(path)
         bare.ok(f"start {BARE}")
         assert state(bare, BARE) == "running (restored)"
+
+
+@pytest.mark.parametrize("resume", ["yes", "no"])
+def test_a_guest_that_has_all_of_its_image_goes_on(bare: SessionHost, resume: str) -> None:
+    """The daemon died with the image read and the vcpus still stopped: what it had noted then."""
+    status = bare.path(f"run/libvirt/qemu/run/{BARE}.xml")
+    started(bare)
+    bare.ok(f"managedsave {BARE}")
+    bare.ok(f"start {BARE}")
+    bare.ok(f"suspend {BARE}")
+    bare.kill()
+    noted = status.read_text().replace("reason='user'", "reason='migration'")
+    begun = f"<job type='none' async='start'/><restored image='/image' resume='{resume}'/><domain "
+    status.write_text(noted.replace("<domain ", begun, 1))
+    bare.start()
+    expected = "running (restored)" if resume == "yes" else "paused (migrating)"
+    eventually(lambda: state(bare, BARE) == expected)
+    bare.ok(f"destroy {BARE}")
 
 
 @pytest.mark.parametrize("word", ["raw", "gzip"])

@@ -12,8 +12,9 @@ from pyvirtd.constants.host import TypedParameterType as Kind
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.saving import managed
 from pyvirtd.drivers.qemu.saving.document import VIEW, read_document, replacement
+from pyvirtd.drivers.qemu.saving.edit import rewrite
 from pyvirtd.drivers.qemu.saving.restore import opened, restore
-from pyvirtd.drivers.qemu.saving.save import Saving, check_flags, rewrite, save, save_format
+from pyvirtd.drivers.qemu.saving.save import Saving, check_flags, save, save_format
 from pyvirtd.errors import ArgumentUnsupported, InvalidArg, OperationInvalid
 from pyvirtd.util.files import in_thread
 from pyvirtd.xml.element import SECURE, View
@@ -111,19 +112,19 @@ class Saved(SavePart[QemuDomain]):
     # --- the document in an image ----------------------------------------------------------------------------
 
     async def _document(self, path: Path, flags: int) -> str:
-        async with opened(path) as (_, image):
+        async with opened(self.driver, path) as (_, image):
             definition = await read_document(self.driver, image.xml)
         return definition.format(SECURE if flags & SECURE_FLAG else View.INACTIVE)
 
     async def _redefine(self, path: Path, xml: str, flags: int) -> None:
         check_flags(flags)
-        async with opened(path, write=True) as (fd, image):
+        async with opened(self.driver, path, write=True) as (fd, image):
             before = await read_document(self.driver, image.xml)
             definition = await replacement(self.driver, before, xml)
             running = bool(flags & Flags.RUNNING) if flags else image.running
             edited = image.edited(definition.format(VIEW), running=running)
             if edited != image:
-                await in_thread(rewrite, path, fd, edited)
+                await in_thread(rewrite, self.driver.host.paths.image_edits, path, fd, image, edited)
 
 
 def _given(params: list[TypedParam], known: dict[str, Kind]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A guest that was being saved or dumped when the daemon died: it goes on."""
+"""A guest that was being saved, dumped or restored when the daemon died: it goes on."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -7,10 +7,11 @@ from pyvirtd.constants.domain import DomainPausedReason, DomainState
 from pyvirtd.core.jobs import LongJob
 from pyvirtd.drivers.qemu import dump
 from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.incoming import RESTORED
 from pyvirtd.drivers.qemu.saving.managed import remove_image
 from pyvirtd.drivers.qemu.saving.save import resume
 from pyvirtd.drivers.qemu.saving.transfer import stop_transfer
-from pyvirtd.model.status import DomStatus
+from pyvirtd.model.status import DomStatus, StatusRestored
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
@@ -29,12 +30,9 @@ PAUSED_BY_JOB = {
 
 async def recover(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -> None:
     """End what is left of a job that stops the guest, and let the guest go on. Raises VirtError."""
-    image = str(driver.host.paths.qemu.save_file(dom.name))
-    if status.restored == image:
-        log.warning("domain %s: removing the managed save image that it was started from", dom.name)
-        await remove_image(driver, dom)
-        await driver.save_status(dom)
     job = status.job.async_ if status.job is not None else "none"
+    if status.restored is not None:
+        await _restored(driver, dom, status.restored, under_way=job == LongJob.START.value)
     if job not in STOPS_THE_GUEST:
         return
     if job == LongJob.DUMP.value:  # QEMU may be at it for long
@@ -46,3 +44,13 @@ async def recover(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -> N
         await remove_image(driver, dom)
     if dom.state is DomainState.PAUSED and dom.reason in PAUSED_BY_JOB:
         await resume(driver, dom)
+
+
+async def _restored(driver: "QemuDriver", dom: QemuDomain, restored: StatusRestored, *, under_way: bool) -> None:
+    """End the start of a guest that has all of its image."""
+    if restored.image == str(driver.host.paths.qemu.save_file(dom.name)):
+        log.warning("domain %s: removing the managed save image that it was started from", dom.name)
+        await remove_image(driver, dom)
+        await driver.save_status(dom)
+    if under_way and restored.resume:
+        await resume(driver, dom, RESTORED)

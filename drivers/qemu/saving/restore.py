@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING
 from pyvirtd.api.types import Caller
 from pyvirtd.constants.domain import (
     DomainCreateFlags,
-    DomainEventResumedDetailType,
     DomainEventStartedDetailType,
     DomainEventSuspendedDetailType,
     DomainPausedReason,
-    DomainRunningReason,
     DomainSaveRestoreFlags,
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.hooks import DomainOp, HookDriver
 from pyvirtd.drivers.qemu import process
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.drivers.qemu.incoming import Incoming
+from pyvirtd.drivers.qemu.incoming import RESTORED, Incoming
 from pyvirtd.drivers.qemu.saving.document import VIEW, apply_cookie, read_document, replacement
+from pyvirtd.drivers.qemu.saving.edit import finish_edit
 from pyvirtd.drivers.qemu.saving.image import Image, IncompleteImage, claim, read_image
 from pyvirtd.drivers.qemu.saving.managed import remove_image
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline
@@ -42,10 +41,13 @@ Create = DomainCreateFlags
 
 
 @asynccontextmanager
-async def opened(path: Path, *, write: bool = False, keep: bool = False) -> AsyncIterator[tuple[int, Image]]:
+async def opened(
+    driver: "QemuDriver", path: Path, *, write: bool = False, keep: bool = False
+) -> AsyncIterator[tuple[int, Image]]:
     """A save image and its open file; `keep`: nobody else may change it meanwhile. Raises VirtError."""
     mode = os.O_RDWR if write else os.O_RDONLY
     try:
+        await in_thread(finish_edit, driver.host.paths.image_edits, path)
         fd = await in_thread(os.open, path, mode | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as exc:
         raise from_os_error(exc, f"Failed to open file '{path}'", domain=From.QEMU) from exc
@@ -64,7 +66,7 @@ async def opened(path: Path, *, write: bool = False, keep: bool = False) -> Asyn
 async def restore(driver: "QemuDriver", path: Path, *, xml: str | None, flags: int) -> QemuDomain:
     """Start the guest of an image, which stays as it is. Raises VirtError; then nothing is left of the try."""
     check_flags(flags)
-    async with opened(path, keep=True) as (fd, image):
+    async with opened(driver, path, keep=True) as (fd, image):
         before = await read_document(driver, image.xml)
         definition = await replacement(driver, before, xml) if xml is not None else before
         definition = await _hooked(driver, definition)
@@ -87,7 +89,7 @@ async def start_managed(driver: "QemuDriver", dom: QemuDomain, flags: int, calle
     if not path.exists():
         return False
     try:
-        async with opened(path, keep=True) as (fd, image):
+        async with opened(driver, path, keep=True) as (fd, image):
             definition = await read_document(driver, image.xml)
             _check_owner(dom, definition)
             pause = bool(flags & Create.PAUSED)
@@ -126,7 +128,7 @@ def _incoming(
     return Incoming(
         load,
         DomainEventStartedDetailType.RESTORED,
-        (DomainRunningReason.RESTORED, DomainEventResumedDetailType.FROM_SNAPSHOT),
+        RESTORED,
         (DomainPausedReason.MIGRATION, details.PAUSED if asked else details.RESTORED),
         image=str(path),
         own_cpu=definition.cpu.copy() if definition.cpu is not None else None,

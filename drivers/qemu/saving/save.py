@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from pyvirtd.core.job_stats import JobStats
 from pyvirtd.core.jobs import Held, Job, LongJob
 from pyvirtd.drivers.qemu import events, process
 from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
+from pyvirtd.drivers.qemu.incoming import Resuming
 from pyvirtd.drivers.qemu.saving.document import replacement, saved_cookie, saved_xml
 from pyvirtd.drivers.qemu.saving.image import Format, Image, claim
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline, available
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Flags = DomainSaveRestoreFlags
+SAVE_CANCELED: Resuming = (DomainRunningReason.SAVE_CANCELED, DomainEventResumedDetailType.UNPAUSED)
 SAVED = Ending(DomainShutoffReason.SAVED, DomainEventStoppedDetailType.SAVED)
 
 
@@ -111,12 +113,12 @@ async def _stopped(driver: "QemuDriver", dom: QemuDomain) -> AsyncIterator[bool]
         raise
 
 
-async def resume(driver: "QemuDriver", dom: QemuDomain) -> None:
+async def resume(driver: "QemuDriver", dom: QemuDomain, why: Resuming = SAVE_CANCELED) -> None:
     """Let a guest go on that was stopped to be saved or dumped, if it is still there."""
     guest = dom.guest
     if guest is None or guest.finishing or guest.ending is not None or dom.state is not DomainState.PAUSED:
         return
-    guest.resuming = (DomainRunningReason.SAVE_CANCELED, DomainEventResumedDetailType.UNPAUSED)
+    guest.resuming = why
     try:
         await guest.monitor.execute("cont")
         events.resumed(driver, dom)
@@ -218,18 +220,3 @@ def _finish(fd: int, image: Image, path: Path) -> None:
         image.finish(fd)
     except OSError as exc:
         raise from_os_error(exc, f"cannot write '{path}'") from exc
-
-
-# --- editing an image ---------------------------------------------------------------------------------------------
-
-
-def rewrite(path: Path, fd: int, image: Image) -> None:
-    """Put an edited document into the image in an open file. Raises VirtError."""
-    data = replace(image, complete=True).prologue()
-    try:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(fd, data[done:], done)
-        os.fsync(fd)
-    except OSError as exc:
-        raise from_os_error(exc, f"failed to write xml to '{path}'", domain=From.QEMU) from exc
