@@ -127,7 +127,9 @@ class Machine:
         place.write_text(text)
 
     def install_units(self, program: str) -> None:
-        """Install the project's units, for this program in the place of the packaged one."""
+        """Install the project's units and users, for this program in the place of the packaged one."""
+        self.write("/etc/sysusers.d/pyvirtd.conf", (ROOT / "systemd/pyvirtd.sysusers").read_text())
+        self.ok("systemd-sysusers")
         for kind, target in (("*.service", "system"), ("*.socket", "system"), ("user/*", "user")):
             for unit in (ROOT / "systemd").glob(kind):
                 text = unit.read_text().replace("/usr/sbin/pyvirtd", program)

@@ -5,7 +5,7 @@ import pytest
 from pyvirtd.drivers.qemu.helpers.passt import arguments
 from pyvirtd.model.domain import DomainDef
 from tests.guest import Guest
-from tests.support.domains import tiny_domain
+from tests.support.domains import ADDRESS, tiny_domain
 from tests.support.host import SystemHost
 from tests.support.passt import needs_passt
 
@@ -61,7 +61,7 @@ def test_guest_gets_an_address_and_the_host_reaches_it(host: SystemHost, guest: 
     host.ok("start through")
     with host.terminal("console through") as console:
         console.expect("tiny# ", 60)
-        assert "192.0.2.9" in console.command("sleep 2; ip -4 addr show dev eth0")
+        assert "192.0.2.9" in console.command(ADDRESS)
         console.command("nc -ll -p 7777 -e echo from inside >/dev/null 2>&1 &")
         answer = host.run(["sh", "-c", "sleep 1; (sleep 2) | busybox nc -w 5 127.0.0.1 7777"])
         assert answer.stdout == "from inside\n"
