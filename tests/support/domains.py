@@ -2,7 +2,6 @@
 
 from tests.guest import Guest
 
-
 # For the tiny guest's shell: the address of its first interface, as soon as it has one.
 ADDRESS = "for i in 1 2 3 4 5 6 7 8 9; do ip -4 addr show dev eth0 | grep inet && break; sleep 1; done"
 
