@@ -1,9 +1,13 @@
 """What starts with the daemon: marked for every boot of the host, or for the next one only."""
 
 import asyncio
+import ctypes
+import mmap
+import os
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +101,40 @@ def test_a_transient_domain_has_no_next_boot(session: SessionHost) -> None:
     with pytest.raises(Answered, match="cannot set autostart for transient domain"):
         call(session, "domain_set_autostart_once", 1)
     session.ok("destroy once")
+
+
+def cached_pages(path: Path) -> int:
+    """How much of a file is in the page cache: mincore(2)."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        pages = -(-len(view) // mmap.PAGESIZE)
+        found = (ctypes.c_ubyte * pages)()
+        address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(view)))
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mincore(address, ctypes.c_size_t(len(view)), found) == 0, os.strerror(ctypes.get_errno())
+        del address
+        return sum(page & 1 for page in found)
+
+
+@pytest.mark.parametrize("bypass", [0, 1])
+def test_a_saved_guest_starts_past_the_page_cache_where_wanted(defined: SessionHost, bypass: int) -> None:
+    defined.write("config/libvirt/qemu.conf", f"auto_start_bypass_cache = {bypass}\n")
+    defined.ok("autostart once")
+    defined.ok("start once")
+    defined.ok("managedsave once")
+    image = defined.path("config/libvirt/qemu/save/once.save")
+    kept = defined.path("kept.save")  # the image's second name: the start removes the first
+    kept.unlink(missing_ok=True)
+    kept.hardlink_to(image)
+    with kept.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert cached_pages(kept) == 0
+    boot_again(defined)
+    assert running(defined, 10)
+    assert defined.ok("domstate once --reason") == "running (restored)"
+    pages = kept.stat().st_size // mmap.PAGESIZE
+    # The head of the image is read by the daemon itself, and the kernel reads some way ahead.
+    cached = cached_pages(kept)
+    assert cached < pages * 0.5 if bypass else cached > pages * 0.9, f"{cached} of {pages}"
+    defined.path("config/libvirt/qemu.conf").unlink()
+    kept.unlink()
