@@ -330,7 +330,7 @@ async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming:
 async def _take_in(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: Incoming) -> None:
     """Go on where the guest stopped."""
     guest = dom.running
-    guest.own_cpu = incoming.own_cpu
+    guest.own_cpu = incoming.own_cpu or guest.own_cpu
     await incoming.load(dom)
     await refresh(driver, dom)
     await driver.hook(dom, DomainOp.STARTED, dom.live_def)

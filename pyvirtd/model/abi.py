@@ -145,6 +145,7 @@ _WORDS: dict[tuple[type[Element], str], str] = {
     (disk.Disk, "readonly"): "disk access mode",
     (net.InterfaceMac, "address"): "network card mac",
     (net.Interface, "mtu"): "network card MTU",
+    (graphics.VideoModel, "type"): "video card model",
     (address.DeviceInfo, "acpi_index"): "ACPI index",
 }
 

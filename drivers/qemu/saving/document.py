@@ -55,8 +55,9 @@ def portable(driver: "QemuDriver", dom: QemuDomain, definition: DomainDef, own_c
 
 
 def saved_cookie(dom: QemuDomain) -> str | None:
-    """What goes beside the document."""
-    return Cookie(cpu=dom.live_def.cpu.copy()).format(VIEW) if dom.live_def.cpu is not None else None
+    """What goes beside the document: the guest's very CPU, where the document has the one that was asked for."""
+    live = dom.live_def.cpu
+    return Cookie(cpu=live.copy()).format(VIEW) if live is not None and dom.running.own_cpu is not None else None
 
 
 async def read_document(driver: "QemuDriver", xml: str) -> DomainDef:

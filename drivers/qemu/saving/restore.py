@@ -131,7 +131,7 @@ def _incoming(
         RESTORED,
         (DomainPausedReason.MIGRATION, details.PAUSED if asked else details.RESTORED),
         image=str(path),
-        own_cpu=definition.cpu.copy() if definition.cpu is not None else None,
+        own_cpu=definition.cpu.copy() if definition.cpu is not None and image.cookie is not None else None,
     )
 
 
