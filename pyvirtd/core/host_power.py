@@ -5,18 +5,17 @@ https://www.freedesktop.org/software/systemd/man/latest/org.freedesktop.login1.h
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
-
-from dbus_fast import BusType, DBusError, Message, MessageType
-from dbus_fast.aio import MessageBus
 
 from pyvirtd.constants.host import NodeSuspendTarget
 from pyvirtd.errors import ArgumentUnsupported, InvalidArg, OperationFailed, OperationInvalid, from_os_error
+from pyvirtd.util.bus import Bus, BusError, Service
 from pyvirtd.util.process import run
 
 log = logging.getLogger(__name__)
 
+LOGIN = Service("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 TIMEOUT_S = 5.0
 DELAY_S = 10.0
 SHORTEST_S = 60  # a shorter sleep is none
@@ -40,15 +39,10 @@ _TARGETS = {
 async def suspend_targets() -> tuple[str, ...]:
     """The ways that work without asking anyone, in libvirt's words; none where no login manager answers."""
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
-            try:
-                ways = _TARGETS.values()
-                return tuple([way.element for way in ways if await _says_yes(bus, f"Can{way.member}")])
-            finally:
-                bus.disconnect()
-    except (OSError, TimeoutError, DBusError, EOFError) as exc:
-        log.info("Cannot ask how the host may sleep: %r", exc)
+        async with await Bus.connect(timeout=TIMEOUT_S) as bus:
+            return tuple([way.element for way in _TARGETS.values() if await _says_yes(bus, f"Can{way.member}")])
+    except BusError as exc:
+        log.info("Cannot ask how the host may sleep: %s", exc)
         return ()
 
 
@@ -97,32 +91,16 @@ async def _wake_after(seconds: int) -> None:
 async def _sleep(way: Way) -> None:
     await asyncio.sleep(DELAY_S)
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
-            try:
-                reply = await _call(bus, way.member, "b", [False])
-            finally:
-                bus.disconnect()
-    except (OSError, TimeoutError, DBusError, EOFError) as exc:
-        log.error("the host does not go to sleep: %r", exc)
-        return
-    if reply is None or reply.message_type is not MessageType.METHOD_RETURN:
-        log.error("the host does not go to sleep: %s", reply.body if reply is not None else "")
+        async with await Bus.connect(timeout=TIMEOUT_S) as bus:
+            await bus.call(LOGIN, way.member, "b", [False], timeout=TIMEOUT_S)
+    except BusError as exc:
+        log.error("the host does not go to sleep: %s", exc)
 
 
-async def _call(bus: MessageBus, member: str, signature: str = "", body: Sequence[object] = ()) -> Message | None:
-    return await bus.call(
-        Message(
-            destination="org.freedesktop.login1",
-            path="/org/freedesktop/login1",
-            interface="org.freedesktop.login1.Manager",
-            member=member,
-            signature=signature,
-            body=list(body),
-        )
-    )
-
-
-async def _says_yes(bus: MessageBus, member: str) -> bool:
-    reply = await _call(bus, member)
-    return reply is not None and reply.message_type is MessageType.METHOD_RETURN and reply.body == ["yes"]
+async def _says_yes(bus: Bus, member: str) -> bool:
+    try:
+        return (await bus.call(LOGIN, member, timeout=TIMEOUT_S)).body == ["yes"]
+    except BusError as exc:
+        if exc.refusal:
+            return False
+        raise

@@ -6,7 +6,6 @@ namespace's prefix; it stands in the definition with it. https://libvirt.org/for
 
 import re
 from copy import deepcopy
-from xml.sax.saxutils import quoteattr
 
 from lxml import etree
 
@@ -16,6 +15,7 @@ from pyvirtd.errors import BadCall, InternalError, InvalidArg
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.metadata import Metadata
 from pyvirtd.xml.document import Node, parse_document
+from pyvirtd.xml.printer import escape
 
 NC_NAME = re.compile(r"[^\W\d][\w.-]*")
 RESERVED = ("xml", "xmlns")
@@ -107,7 +107,7 @@ def _with_prefix(text: str, key: str, uri: str) -> Node:
     plain = etree.tostring(root, encoding="unicode")
     name = TAG_NAME.match(plain)
     assert name is not None
-    root = parse_document(f"{name[0]} xmlns:{key}={quoteattr(uri)}{plain[name.end() :]}")
+    root = parse_document(f"{name[0]} xmlns:{key}='{escape(uri)}'{plain[name.end() :]}")
     for one in root.iter():
         if isinstance(one.tag, str) and _namespace(one) is None:
             one.tag = f"{{{uri}}}{one.tag}"

@@ -1,44 +1,51 @@
 """How the host can sleep, told by a login manager that is not there."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
-from dbus_fast import Message, MessageType
 
 from pyvirtd.constants.host import NodeSuspendTarget
 from pyvirtd.core import host_power
 from pyvirtd.core.host_power import HostSleep
 from pyvirtd.errors import ArgumentUnsupported, InvalidArg, OperationFailed, OperationInvalid, VirtError
+from pyvirtd.util.bus import BusError, Reply, Service
 from pyvirtd.util.process import Result
 
 
-class Bus:
-    """Stands for the system bus; `answers` maps a member to the manager's word."""
+class Manager:
+    """Stands for the system bus; `answers` maps a member to the manager's word, or to what went wrong."""
 
-    def __init__(self, answers: dict[str, str] | None) -> None:
+    def __init__(self, answers: dict[str, str | BusError] | None) -> None:
         self.answers = answers
         self.open = False
 
-    async def connect(self) -> "Bus":
+    async def connect(self, *, timeout: float) -> "Manager":
         if self.answers is None:
-            raise FileNotFoundError("no bus")
+            raise BusError("Could not connect: No such file or directory")
         self.open = True
         return self
 
-    async def call(self, message: Message) -> Message:
+    async def call(
+        self, service: Service, member: str, signature: str = "", body: Sequence[object] = (), *, timeout: float
+    ) -> Reply:
         assert self.answers is not None
-        word = self.answers.get(message.member or "")
-        if word is None:
-            return Message(message_type=MessageType.ERROR, reply_serial=1, error_name="a.b", serial=2)
-        return Message(message_type=MessageType.METHOD_RETURN, reply_serial=1, signature="s", body=[word], serial=2)
+        assert service.name == "org.freedesktop.login1"
+        word = self.answers.get(member, BusError("no such method", refusal=True))
+        if isinstance(word, BusError):
+            raise word
+        return Reply([word], [])
 
-    def disconnect(self) -> None:
+    async def __aenter__(self) -> "Manager":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         self.open = False
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str] | None) -> tuple[tuple[str, ...], Bus]:
-    bus = Bus(answers)
-    monkeypatch.setattr(host_power, "MessageBus", lambda **_: bus)
+def ask(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str | BusError] | None) -> tuple[tuple[str, ...], Manager]:
+    bus = Manager(answers)
+    monkeypatch.setattr(host_power, "Bus", bus)
     return asyncio.run(host_power.suspend_targets()), bus
 
 
@@ -57,12 +64,7 @@ def test_host_without_a_bus_cannot_sleep(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_manager_that_keeps_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(_self: Bus, _message: Message) -> Message:
-        return await asyncio.Event().wait()  # type: ignore[return-value]
-
-    monkeypatch.setattr(Bus, "call", never)
-    monkeypatch.setattr(host_power, "TIMEOUT_S", 0.05)
-    found, bus = ask(monkeypatch, {})
+    found, bus = ask(monkeypatch, {"CanSuspend": BusError("no answer within 5 s"), "CanHibernate": "yes"})
     assert found == ()
     assert not bus.open
 
@@ -74,16 +76,18 @@ def sleep(monkeypatch: pytest.MonkeyPatch, target: int, duration_s: int, *, cloc
     """What the host is told, in order; the clock's program ends with `clock`."""
     told: list[str] = []
 
-    class Told(Bus):
-        async def call(self, message: Message) -> Message:
-            told.append(message.member or "")
-            return await super().call(message)
+    class Told(Manager):
+        async def call(
+            self, service: Service, member: str, signature: str = "", body: Sequence[object] = (), *, timeout: float
+        ) -> Reply:
+            told.append(member)
+            return await super().call(service, member, timeout=timeout)
 
     async def run(argv: list[str], *, timeout: float) -> Result:
         told.append(" ".join(argv))
         return Result(clock, b"", b"no such clock")
 
-    monkeypatch.setattr(host_power, "MessageBus", lambda **_: Told({"CanSuspend": "yes", "Suspend": ""}))
+    monkeypatch.setattr(host_power, "Bus", Told({"CanSuspend": "yes", "Suspend": ""}))
     monkeypatch.setattr(host_power, "run", run)
     monkeypatch.setattr(host_power, "DELAY_S", 0.01)
 

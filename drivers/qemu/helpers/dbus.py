@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.helpers.base import Helper, Run, require_executable
 from pyvirtd.errors import OperationFailed, VirtError
 from pyvirtd.util.files import in_thread, write_file
 from pyvirtd.util.process import Launch
+from pyvirtd.xml.printer import escape
 
 CONFIGURATION = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"

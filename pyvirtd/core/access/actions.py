@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-from xml.sax.saxutils import escape
 
 import pyvirtd.api  # noqa: F401 - importing declares
 from pyvirtd.api.rpc import PROCEDURES
+from pyvirtd.xml.printer import escape
 
 MONITOR = "org.libvirt.unix.monitor"  # the read-only socket
 MANAGE = "org.libvirt.unix.manage"  # the read-write socket
