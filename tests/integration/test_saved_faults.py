@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -144,6 +145,19 @@ def test_a_daemon_that_is_killed_leaves_the_guest_as_it_was(running: SessionHost
     assert mark(running) == "mark"
     running.ok(f"save {NAME} {image}")
     running.ok(f"restore {image}")
+
+
+def test_a_daemon_that_is_killed_leaves_no_managed_image(running: SessionHost) -> None:
+    image = running.path(f"config/libvirt/qemu/save/{NAME}.save")
+    code = "conn.lookupByName(sys.argv[1]).saveParams({'image_format': 'xz'})"
+    client = running.popen(["/usr/bin/python3", "-c", f"import libvirt, sys; conn = libvirt.open()\n{code}", NAME])
+    eventually(lambda: image.exists() and image.stat().st_size > 100_000)
+    running.kill()
+    client.communicate(timeout=10)
+    running.start()
+    eventually(lambda: state(running) == RUNS_ON)
+    assert not image.exists()
+    assert mark(running) == "mark"
 
 
 def test_a_save_whose_client_is_gone_is_finished(running: SessionHost, image: Path) -> None:
@@ -339,6 +353,18 @@ def test_a_disk_that_is_full_costs_the_save_only(host: SystemHost, guest: Guest,
     assert "No space left on device" in words
     assert state(host) == RUNS_ON
     assert host.run(["ls", "/var/lib/libvirt/small"]).stdout == ""
+
+
+def test_a_file_of_another_user_becomes_roots(host: SystemHost) -> None:
+    host.ok(["create", str(host.client_file("other.xml", bare_domain("other")))])
+    path = host.path("/var/lib/libvirt/given")
+    path.write_bytes(b"x" * 1000)
+    path.chmod(0o666)
+    shutil.chown(path, "nobody", "nogroup")
+    host.ok("save other /var/lib/libvirt/given")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, 0, 0o600)
+    path.unlink()
 
 
 def test_the_image_is_roots_alone(host: SystemHost) -> None:

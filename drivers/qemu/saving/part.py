@@ -53,11 +53,9 @@ class Saved(SavePart[QemuDomain]):
     @accepts(SAVE_FLAGS)
     async def domain_save_params(self, dom: QemuDomain, params: list[TypedParam], flags: int) -> None:
         given = _given(params, SAVE_PARAMS)
-        if FILE not in given:
-            await self.domain_managed_save(dom, flags)
-            return
-        format = save_format(self.driver, given.get(FORMAT))
-        await save(self.driver, dom, Saving(Path(given[FILE]), flags, given.get(DXML), format), "DomainSaveParams")
+        path = Path(given[FILE]) if FILE in given else self._managed(dom)
+        wanted = Saving(path, flags, given.get(DXML), save_format(self.driver, given.get(FORMAT)))
+        await save(self.driver, dom, wanted, "DomainSaveParams")
 
     async def domain_restore(self, from_: str) -> None:
         await self.domain_restore_flags(from_, None, 0)
@@ -85,11 +83,15 @@ class Saved(SavePart[QemuDomain]):
 
     @accepts(SAVE_FLAGS)
     async def domain_managed_save(self, dom: QemuDomain, flags: int) -> None:
+        wanted = Saving(self._managed(dom), flags, None, save_format(self.driver, None))
+        await save(self.driver, dom, wanted, "DomainManagedSave")
+
+    def _managed(self, dom: QemuDomain) -> Path:
+        """Where a running domain's managed image goes. Raises OperationInvalid."""
         dom.require_active()
         if not dom.persistent:
             raise OperationInvalid("cannot do managed save for transient domain", domain=From.QEMU)
-        path = self.driver.host.paths.qemu.save_file(dom.name)
-        await save(self.driver, dom, Saving(path, flags, None, save_format(self.driver, None)), "DomainManagedSave")
+        return self.driver.host.paths.qemu.save_file(dom.name)
 
     @accepts(0)
     def domain_has_managed_save_image(self, dom: QemuDomain, flags: int) -> int:
