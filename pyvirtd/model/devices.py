@@ -5,6 +5,7 @@ https://libvirt.org/formatdomain.html#devices
 
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import cache
 from typing import Self
 
 from pyvirtd.constants.error import ErrorDomain
@@ -34,6 +35,7 @@ from pyvirtd.model.storage import StorageFormat
 from pyvirtd.model.words import MemoryAccess, VirtioModel
 from pyvirtd.xml.document import Node
 from pyvirtd.xml.element import LIVE, Element, View, attr, child, children, flag, group, parent_says, says, text, via
+from pyvirtd.xml.plan import flatten
 from pyvirtd.xml.types import I32, U32, U64, Count32, CpuSet, HexPort, Octal, OnOff, Uuid, YesNo, scale
 
 
@@ -573,8 +575,16 @@ class Devices(Element, tag="devices", unfolded=True):
 
     def all(self) -> Iterator[Device]:
         """Every device that has an alias and an address, in printing order."""
-        for _, value in self.values():
-            if isinstance(value, list):
-                yield from (item for item in value if isinstance(item, Device))
-            elif isinstance(value, Device):
+        for name, many in self._families():
+            value = getattr(self, name)
+            if many:
+                yield from value
+            elif value is not None:
                 yield value
+
+    @classmethod
+    @cache
+    def _families(cls) -> tuple[tuple[str, bool], ...]:
+        """The fields that hold devices, and whether several."""
+        shapes = [(slot.field.attribute, slot.shape) for slot in flatten(cls)[0]]
+        return tuple((name, shape.many) for name, shape in shapes if issubclass((*shape.classes, object)[0], Device))

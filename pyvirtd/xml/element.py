@@ -275,10 +275,10 @@ class Element:
         for key, make in plan.fresh:
             if key not in values:
                 mine[key] = make()
-        for key in values:
-            if key not in plan.names:
-                raise TypeError(f"{type(self).__name__} has no field {key!r}")
-        mine.update(values)
+        if values:
+            if not values.keys() <= plan.known:
+                raise TypeError(f"{type(self).__name__} has no field {min(values.keys() - plan.known)!r}")
+            mine.update(values)
 
     @classmethod
     def parse(cls, source: str | Node, view: View = INACTIVE) -> Self:
@@ -354,11 +354,12 @@ class Element:
 
 
 def _plan(cls: type[Element]) -> Any:
-    if cls.__dict__.get("plan") is None:
+    plan = cls.plan  # every class has one of its own, or None
+    if plan is None:
         from pyvirtd.xml.plan import compile_plan
 
-        compile_plan(cls)
-    return cls.plan
+        plan = compile_plan(cls)
+    return plan
 
 
 def _first_print(self: Element, out: list[str], ind: str, view: int, tag: str, empty: bool) -> None:

@@ -17,6 +17,7 @@ class Plan:
 
     fields: list[Field]
     names: tuple[str, ...] = ()
+    known: frozenset[str] = frozenset()  # the same
     lists: tuple[str, ...] = ()  # fields that hold a list
     parts: tuple[str, ...] = ()  # fields that hold an element or a group
     fresh: list[tuple[str, Callable[[], Any]]] = dataclass_field(default_factory=list)  # made for every object
@@ -105,6 +106,7 @@ def compile_plan(cls: type[Element]) -> Plan:
     plan = Plan(ordered_fields(cls))
     plan.fields = [field for field in plan.fields if field.kind != "again"]
     plan.names = tuple(field.attribute for field in plan.fields)
+    plan.known = frozenset(plan.names)
     plan.lists = tuple(slot.field.attribute for slot in own if slot.shape.many)
     plan.parts = tuple(
         slot.field.attribute

@@ -1,6 +1,7 @@
 """PCI buses as a place to put devices: which connections each controller model offers, and who sits where."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TypeAlias
 
 from pyvirtd.constants.error import ErrorDomain
@@ -100,26 +101,40 @@ class Bus:
     """One bus: `functions` is a mask for each occupied slot, `shared` the slots whose free functions may be used."""
 
     model: Model
+    kind: BusKind = field(init=False)
     functions: dict[int, int] = field(default_factory=dict)
     shared: set[int] = field(default_factory=set)
 
-    @property
-    def kind(self) -> BusKind:
-        return _BUSES[self.model]
+    def __post_init__(self) -> None:
+        self.kind = _BUSES[self.model]
 
-    def accepts(self, need: Connects, *, given: bool) -> bool:
-        """Whether a device with that need may sit here; an address that was given may bend the rules."""
-        offers = self.kind.offers
-        if given:
-            if offers & _ENDPOINTS and need & _ENDPOINTS:
-                return True  # either kind works in either slot, as QEMU lets it
-            return bool(offers & need & KINDS)
-        if need & Connect.HOTPLUG and not offers & Connect.HOTPLUG:
+    def take(self, slot: int, function: int, need: Connects) -> bool:
+        """Put a device there; False where one is."""
+        bit = 1 << function
+        taken = self.functions.get(slot, 0)
+        if taken & bit:
             return False
-        return bool(offers & Connect.AUTO or need & ~_ENDPOINTS & KINDS) and bool(offers & need & KINDS)
+        if not taken and need & Connect.SHARE:
+            self.shared.add(slot)
+        elif not need & Connect.SHARE:
+            self.shared.discard(slot)
+        self.functions[slot] = taken | bit
+        return True
 
     def full(self) -> bool:
         return all(self.functions.get(slot) for slot in range(self.kind.first, self.kind.last + 1))
+
+
+@cache
+def accepts(offers: Connects, need: Connects, *, given: bool) -> bool:
+    """Whether a device with that need may sit on such a bus; an address that was given may bend the rules."""
+    if given:
+        if offers & _ENDPOINTS and need & _ENDPOINTS:
+            return True  # either kind works in either slot, as QEMU lets it
+        return bool(offers & need & KINDS)
+    if need & Connect.HOTPLUG and not offers & Connect.HOTPLUG:
+        return False
+    return bool(offers & Connect.AUTO or need & ~_ENDPOINTS & KINDS) and bool(offers & need & KINDS)
 
 
 def no_bus_for(need: Connects) -> InternalError:
@@ -162,8 +177,8 @@ class Topology:
         found = self.bus(bus)
         return found is not None and bool(found.functions.get(slot))
 
-    def reserve(self, address: PciAddress, need: Connects, *, given: bool = True) -> None:
-        """Take that place. Raises XmlError where it is taken, does not exist or does not fit."""
+    def reserve(self, address: PciAddress, need: Connects) -> None:
+        """Take a place that was given. Raises XmlError where it is taken, does not exist or does not fit."""
         if address.domain:
             raise XmlError(f"Invalid PCI address {describe(address)}. Only PCI domain 0 is available", domain=DOMAIN)
         if not self.buses:
@@ -179,19 +194,12 @@ class Topology:
             raise XmlError(
                 f"Invalid PCI address {describe(address)}. Only PCI buses up to {last} are available", domain=DOMAIN
             )
-        self._check(bus, address, need, given=given)
-        bit = 1 << address.function
-        taken = bus.functions.get(address.slot, 0)
-        if taken & bit:
+        self._check(bus, address, need)
+        if not bus.take(address.slot, address.function, need):
             raise XmlError(f"Attempted double use of PCI Address {describe(address)}", domain=DOMAIN)
-        if not taken and need & Connect.SHARE:
-            bus.shared.add(address.slot)
-        elif not need & Connect.SHARE:
-            bus.shared.discard(address.slot)
-        bus.functions[address.slot] = taken | bit
 
-    def _check(self, bus: Bus, address: PciAddress, need: Connects, *, given: bool) -> None:
-        if not bus.accepts(need, given=given) and need & KINDS:
+    def _check(self, bus: Bus, address: PciAddress, need: Connects) -> None:
+        if not accepts(bus.kind.offers, need, given=True) and need & KINDS:
             word = next((text for flag, text in _WORDS.items() if need & flag), "")
             raise XmlError(
                 f"The device at PCI address {describe(address)} cannot be plugged into the PCI controller with "
@@ -204,27 +212,22 @@ class Topology:
         if address.slot > kind.last:
             raise XmlError(f"Invalid PCI address {describe(address)}. slot must be <= {kind.last}", domain=DOMAIN)
 
-    def next_free(self, need: Connects, function: int = 0) -> PciAddress:
-        """The first free place that fits, which is not taken yet; grows the topology in a trial run."""
+    def take_next(self, need: Connects, function: int = 0) -> PciAddress:
+        """Take the first free place that fits; grows the topology in a trial run."""
         start = self._roomy.get(need, 0)
         while True:
             for number in range(start, len(self.buses)):
                 bus = self.buses[number]
-                if bus is not None and bus.accepts(need, given=False):
+                if bus is not None and accepts(bus.kind.offers, need, given=False):
                     place = _free_in(bus, need, function)
                     if place is not None:
                         self._roomy[need] = number
+                        bus.take(*place, need)
                         return PciAddress(bus=number, slot=place[0], function=place[1])
             if not self.growing:
                 raise InternalError("No more available PCI slots", domain=ErrorDomain.DOMAIN)
             start = len(self.buses)
             self._grow(need)
-
-    def take_next(self, need: Connects, function: int = 0) -> PciAddress:
-        """`next_free`, taken."""
-        address = self.next_free(need, function)
-        self.reserve(address, need, given=False)
-        return address
 
     def _grow(self, need: Connects) -> None:
         """Add the buses that a device with that need calls for."""

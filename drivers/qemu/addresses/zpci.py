@@ -15,6 +15,11 @@ MAX_UID = 0xFFFF
 
 def assign(scope: Scope, bridges: Sequence[Controller]) -> None:
     """Numbers for every PCI device of an s390 guest, bridges among them. Raises where a number is given twice."""
+    if not scope.board.s390:
+        places = ((device, device.info.address) for device in scope.devices.all())
+        if any(isinstance(at, PciAddress) and at.zpci and not isinstance(one, Serial) for one, at in places):
+            raise ConfigUnsupported("This QEMU binary doesn't support zPCI", domain=ErrorDomain.QEMU)
+        return
     given_bridges = {id(bridge) for bridge in bridges}
     found: list[tuple[Device, PciAddress]] = []
     for device in walk(scope.devices):
@@ -24,10 +29,6 @@ def assign(scope: Scope, bridges: Sequence[Controller]) -> None:
         if isinstance(device, Controller) and device.type is ControllerType.PCI and id(device) not in given_bridges:
             continue  # added by us
         found.append((device, address))
-    if not scope.board.s390:
-        if any(address.zpci is not None for _, address in found):
-            raise ConfigUnsupported("This QEMU binary doesn't support zPCI", domain=ErrorDomain.QEMU)
-        return
     uids: set[int] = set()
     fids: set[int] = set()
     given = [address.zpci for _, address in found if address.zpci is not None]
