@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 from pyvirtd.constants.error import ErrorDomain
@@ -18,6 +19,7 @@ MAX_SHOWN = 1024
 Into = list[dict[str, Any]]
 ChildReader = Callable[[Node, Into, int], None]
 Chooser = Callable[[Node, Into], Any]
+_view = cache(View)  # a flag made of a number is slow
 
 
 class Attribute(NamedTuple):
@@ -89,9 +91,9 @@ def make_reader(
             if key not in into[holder]:
                 into[holder][key] = make()
         for holder, key in hooked:
-            into[holder][key].parsed(node, View(view))
+            into[holder][key].parsed(node, _view(view))
         if hook:
-            self.parsed(node, View(view))
+            self.parsed(node, _view(view))
         return self
 
     return read

@@ -10,7 +10,7 @@ import uuid as uuid_module
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any
 
 from pyvirtd.errors import InvalidArg, Overflow, VirtError
@@ -38,7 +38,10 @@ _DECIMAL = re.compile(r"[ \t\r\n]*([+-]?[0-9]+)")
 _AUTO = re.compile(r"[ \t\r\n]*([+-]?(?:0[xX][0-9a-fA-F]+|[0-9]+))")
 _HEX = re.compile(r"[ \t\r\n]*(?:0[xX])?([0-9a-fA-F]+)")
 
+NUMBERS = 2048  # words that are remembered: definitions are full of the same small numbers
 
+
+@lru_cache(NUMBERS)
 def integer(word: str, low: int, high: int) -> int:
     """A decimal number in [low, high]."""
     match = _DECIMAL.fullmatch(word)
@@ -50,6 +53,7 @@ def integer(word: str, low: int, high: int) -> int:
     return value
 
 
+@lru_cache(NUMBERS)
 def any_base_integer(word: str, low: int, high: int) -> int:
     """A number in [low, high], hexadecimal after 0x, octal after 0."""
     match = _AUTO.fullmatch(word)
