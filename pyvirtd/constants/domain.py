@@ -71,19 +71,6 @@ class DomainAuthorizedSSHKeysSetFlags(IntFlag):
     REMOVE = 0x2
 
 
-class DomainBackupBeginFlags(IntFlag):
-    REUSE_EXTERNAL = 0x1
-
-
-class BlkioParameterType(IntEnum):
-    BOOLEAN = 6
-    DOUBLE = 5
-    INT = 1
-    LLONG = 3
-    UINT = 2
-    ULLONG = 4
-
-
 class DomainState(IntEnum):
     BLOCKED = 2
     CRASHED = 6
@@ -95,70 +82,8 @@ class DomainState(IntEnum):
     SHUTOFF = 5
 
 
-class DomainBlockedReason(IntEnum):
-    UNKNOWN = 0
-
-
-class DomainBlockCommitFlags(IntFlag):
-    ACTIVE = 0x4
-    BANDWIDTH_BYTES = 0x10
-    DELETE = 0x2
-    RELATIVE = 0x8
-    SHALLOW = 0x1
-
-
-class DomainBlockCopyFlags(IntFlag):
-    REUSE_EXT = 0x2
-    SHALLOW = 0x1
-    SYNCHRONOUS_WRITES = 0x8
-    TRANSIENT_JOB = 0x4
-
-
-class DomainBlockJobAbortFlags(IntFlag):
-    ASYNC = 0x1
-    PIVOT = 0x2
-
-
-class ConnectDomainEventBlockJobStatus(IntEnum):
-    CANCELED = 2
-    COMPLETED = 0
-    FAILED = 1
-    READY = 3
-
-
 class DomainBlockJobInfoFlags(IntFlag):
     BANDWIDTH_BYTES = 0x1
-
-
-class DomainBlockJobSetSpeedFlags(IntFlag):
-    BANDWIDTH_BYTES = 0x1
-
-
-class DomainBlockJobType(IntEnum):
-    ACTIVE_COMMIT = 4
-    BACKUP = 5
-    COMMIT = 3
-    COPY = 2
-    PULL = 1
-    UNKNOWN = 0
-
-
-class DomainBlockPullFlags(IntFlag):
-    BANDWIDTH_BYTES = 0x40
-
-
-class DomainBlockRebaseFlags(IntFlag):
-    BANDWIDTH_BYTES = 0x40
-    COPY = 0x8
-    COPY_DEV = 0x20
-    COPY_RAW = 0x4
-    RELATIVE = 0x10
-    REUSE_EXT = 0x2
-    SHALLOW = 0x1
-
-
-class DomainBlockResizeFlags(IntFlag):
-    BYTES = 0x1
 
 
 class DomainChannelFlags(IntFlag):
@@ -169,20 +94,6 @@ class DomainCheckpointCreateFlags(IntFlag):
     QUIESCE = 0x2
     REDEFINE = 0x1
     REDEFINE_VALIDATE = 0x4
-
-
-class DomainCheckpointDeleteFlags(IntFlag):
-    CHILDREN = 0x1
-    CHILDREN_ONLY = 0x4
-    METADATA_ONLY = 0x2
-
-
-class DomainCheckpointListFlags(IntFlag):
-    DESCENDANTS = 0x1
-    LEAVES = 0x4
-    NO_LEAVES = 0x8
-    ROOTS = 0x1
-    TOPOLOGICAL = 0x2
 
 
 class DomainCheckpointXMLFlags(IntFlag):
@@ -201,13 +112,6 @@ class DomainControlState(IntEnum):
     JOB = 1
     OCCUPIED = 2
     OK = 0
-
-
-class DomainControlErrorReason(IntEnum):
-    INTERNAL = 3
-    MONITOR = 2
-    NONE = 0
-    UNKNOWN = 1
 
 
 class DomainCoreDumpFormat(IntEnum):
@@ -231,19 +135,6 @@ class DomainDestroyFlagsValues(IntFlag):
     DEFAULT = 0x0
     GRACEFUL = 0x1
     REMOVE_LOGS = 0x2
-
-
-class DomainDeviceModifyFlags(IntFlag):
-    CONFIG = 0x2
-    CURRENT = 0x0
-    FORCE = 0x4
-    LIVE = 0x1
-
-
-class DomainDirtyRateStatus(IntEnum):
-    MEASURED = 2
-    MEASURING = 1
-    UNSTARTED = 0
 
 
 class DomainDirtyRateCalcFlags(IntFlag):
@@ -285,12 +176,6 @@ class DomainEventDefinedDetailType(IntEnum):
 class ConnectDomainEventDiskChangeReason(IntEnum):
     CHANGE_MISSING_ON_START = 0
     DROP_MISSING_ON_START = 1
-
-
-class DomainEventGraphicsAddressType(IntEnum):
-    IPV4 = 0
-    IPV6 = 1
-    UNIX = 2
 
 
 class DomainEventGraphicsPhase(IntEnum):
@@ -416,11 +301,6 @@ class DomainEventWatchdogAction(IntEnum):
     SHUTDOWN = 4
 
 
-class DomainFDAssociateFlags(IntFlag):
-    RESTORE = 0x1
-    WRITABLE = 0x2
-
-
 class DomainGetHostnameFlags(IntFlag):
     AGENT = 0x2
     LEASE = 0x1
@@ -485,20 +365,6 @@ class DomainLifecycle(IntEnum):
     REBOOT = 1
 
 
-class DomainMemoryFailureFlags(IntFlag):
-    ACTION_REQUIRED = 0x1
-    RECURSIVE = 0x2
-
-
-class MemoryParameterType(IntEnum):
-    BOOLEAN = 6
-    DOUBLE = 5
-    INT = 1
-    LLONG = 3
-    UINT = 2
-    ULLONG = 4
-
-
 class DomainMemoryStatTags(IntEnum):
     ACTUAL_BALLOON = 6
     AVAILABLE = 5
@@ -534,10 +400,6 @@ class DomainMetadataType(IntEnum):
     TITLE = 1
 
 
-class DomainMigrateMaxSpeedFlags(IntFlag):
-    POSTCOPY = 0x1
-
-
 class DomainCreateFlags(IntFlag):
     NONE = 0x0
     AUTODESTROY = 0x2
@@ -546,17 +408,6 @@ class DomainCreateFlags(IntFlag):
     PAUSED = 0x1
     RESET_NVRAM = 0x20
     VALIDATE = 0x10
-
-
-class DomainNostateReason(IntEnum):
-    UNKNOWN = 0
-
-
-class DomainNumatuneMemMode(IntEnum):
-    INTERLEAVE = 2
-    PREFERRED = 1
-    RESTRICTIVE = 3
-    STRICT = 0
 
 
 class DomainOpenGraphicsFlags(IntFlag):
@@ -584,80 +435,8 @@ class DomainPausedReason(IntEnum):
     WATCHDOG = 6
 
 
-class DomainPMSuspendedDiskReason(IntEnum):
-    UNKNOWN = 0
-
-
 class DomainPMSuspendedReason(IntEnum):
     UNKNOWN = 0
-
-
-class DomainProcessSignal(IntEnum):
-    ABRT = 6
-    ALRM = 14
-    BUS = 7
-    CHLD = 17
-    CONT = 18
-    FPE = 8
-    HUP = 1
-    ILL = 4
-    INT = 2
-    KILL = 9
-    NOP = 0
-    PIPE = 13
-    POLL = 29
-    PROF = 27
-    PWR = 30
-    QUIT = 3
-    RT0 = 32
-    RT1 = 33
-    RT10 = 42
-    RT11 = 43
-    RT12 = 44
-    RT13 = 45
-    RT14 = 46
-    RT15 = 47
-    RT16 = 48
-    RT17 = 49
-    RT18 = 50
-    RT19 = 51
-    RT2 = 34
-    RT20 = 52
-    RT21 = 53
-    RT22 = 54
-    RT23 = 55
-    RT24 = 56
-    RT25 = 57
-    RT26 = 58
-    RT27 = 59
-    RT28 = 60
-    RT29 = 61
-    RT3 = 35
-    RT30 = 62
-    RT31 = 63
-    RT32 = 64
-    RT4 = 36
-    RT5 = 37
-    RT6 = 38
-    RT7 = 39
-    RT8 = 40
-    RT9 = 41
-    SEGV = 11
-    STKFLT = 16
-    STOP = 19
-    SYS = 31
-    TERM = 15
-    TRAP = 5
-    TSTP = 20
-    TTIN = 21
-    TTOU = 22
-    URG = 23
-    USR1 = 10
-    USR2 = 12
-    VTALRM = 26
-    WINCH = 28
-    XCPU = 24
-    XFSZ = 25
 
 
 class DomainRebootFlagValues(IntFlag):
@@ -693,15 +472,6 @@ class DomainSaveRestoreFlags(IntFlag):
 
 class DomainSaveImageXMLFlags(IntFlag):
     SECURE = 0x1
-
-
-class SchedParameterType(IntEnum):
-    BOOLEAN = 6
-    DOUBLE = 5
-    INT = 1
-    LLONG = 3
-    UINT = 2
-    ULLONG = 4
 
 
 class DomainShutdownFlagValues(IntFlag):
@@ -741,34 +511,6 @@ class DomainSnapshotCreateFlags(IntFlag):
     REDEFINE = 0x1
     REUSE_EXT = 0x20
     VALIDATE = 0x200
-
-
-class DomainSnapshotDeleteFlags(IntFlag):
-    CHILDREN = 0x1
-    CHILDREN_ONLY = 0x4
-    METADATA_ONLY = 0x2
-
-
-class DomainSnapshotListFlags(IntFlag):
-    ACTIVE = 0x40
-    DESCENDANTS = 0x1
-    DISK_ONLY = 0x80
-    EXTERNAL = 0x200
-    INACTIVE = 0x20
-    INTERNAL = 0x100
-    LEAVES = 0x4
-    METADATA = 0x2
-    NO_LEAVES = 0x8
-    NO_METADATA = 0x10
-    ROOTS = 0x1
-    TOPOLOGICAL = 0x400
-
-
-class DomainSnapshotRevertFlags(IntFlag):
-    FORCE = 0x4
-    PAUSED = 0x2
-    RESET_NVRAM = 0x8
-    RUNNING = 0x1
 
 
 class DomainSnapshotXMLFlags(IntFlag):
@@ -845,36 +587,7 @@ class DomainMemoryFlags(IntFlag):
     VIRTUAL = 0x1
 
 
-class DomainMigrateFlags(IntFlag):
-    ABORT_ON_ERROR = 0x1000
-    AUTO_CONVERGE = 0x2000
-    CHANGE_PROTECTION = 0x100
-    COMPRESSED = 0x800
-    LIVE = 0x1
-    NON_SHARED_DISK = 0x40
-    NON_SHARED_INC = 0x80
-    NON_SHARED_SYNCHRONOUS_WRITES = 0x40000
-    OFFLINE = 0x400
-    PARALLEL = 0x20000
-    PAUSED = 0x20
-    PEER2PEER = 0x2
-    PERSIST_DEST = 0x8
-    POSTCOPY = 0x8000
-    POSTCOPY_RESUME = 0x80000
-    RDMA_PIN_ALL = 0x4000
-    TLS = 0x10000
-    TUNNELLED = 0x4
-    UNDEFINE_SOURCE = 0x10
-    UNSAFE = 0x200
-    ZEROCOPY = 0x100000
-
-
 class VcpuState(IntEnum):
     BLOCKED = 2
     OFFLINE = 0
     RUNNING = 1
-
-
-class VcpuHostCpuState(IntEnum):
-    OFFLINE = -1
-    UNAVAILABLE = -2

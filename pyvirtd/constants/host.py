@@ -11,13 +11,6 @@ class ConnectBaselineCPUFlags(IntFlag):
     MIGRATABLE = 0x2
 
 
-class ConnectCloseReason(IntEnum):
-    CLIENT = 3
-    EOF = 1
-    ERROR = 0
-    KEEPALIVE = 2
-
-
 class ConnectCompareCPUFlags(IntFlag):
     FAIL_INCOMPATIBLE = 0x1
     VALIDATE_XML = 0x2
@@ -35,57 +28,15 @@ class CPUCompareResult(IntEnum):
     SUPERSET = 2
 
 
-class ConnectCredentialType(IntEnum):
-    AUTHNAME = 2
-    CNONCE = 4
-    ECHOPROMPT = 6
-    EXTERNAL = 9
-    LANGUAGE = 3
-    NOECHOPROMPT = 7
-    PASSPHRASE = 5
-    REALM = 8
-    USERNAME = 1
-
-
-class EventHandleType(IntEnum):
-    ERROR = 4
-    HANGUP = 8
-    READABLE = 1
-    WRITABLE = 2
-
-
 class NodeAllocPagesFlags(IntFlag):
     ADD = 0x0
     SET = 0x1
-
-
-class NodeGetCPUStatsAllCPUs(IntEnum):
-    CPUS = -1
-
-
-class NodeGetMemoryStatsAllCells(IntEnum):
-    CELLS = -1
 
 
 class NodeSuspendTarget(IntEnum):
     DISK = 1
     HYBRID = 2
     MEM = 0
-
-
-class StreamEventType(IntEnum):
-    ERROR = 4
-    HANGUP = 8
-    READABLE = 1
-    WRITABLE = 2
-
-
-class StreamFlags(IntFlag):
-    NONBLOCK = 0x1
-
-
-class StreamRecvFlagsValues(IntFlag):
-    STOP_AT_HOLE = 0x1
 
 
 class TypedParameterType(IntEnum):

@@ -3,23 +3,7 @@
 The class name is the header's typedef without "vir"; a member is the constant without the words all members share.
 """
 
-from enum import IntEnum, IntFlag
-
-
-class ConnectListAllSecretsFlags(IntFlag):
-    EPHEMERAL = 0x1
-    NO_EPHEMERAL = 0x2
-    NO_PRIVATE = 0x8
-    PRIVATE = 0x4
-
-
-class SecretDefineFlags(IntFlag):
-    VALIDATE = 0x1
-
-
-class SecretEventLifecycleType(IntEnum):
-    DEFINED = 0
-    UNDEFINED = 1
+from enum import IntEnum
 
 
 class SecretEventID(IntEnum):
