@@ -307,6 +307,9 @@ async def _reconcile(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -
     await refresh(driver, dom)
     if runs and dom.state is not DomainState.RUNNING:
         dom.set_state(DomainState.RUNNING, DomainRunningReason.UNPAUSED)
+    elif word == "shutdown" and dom.running.fake_reboot:
+        dom.running.rebooting = True
+        driver.host.tasks.start(driver.finish_reboot(dom), f"reboot of {dom.name}")
     elif word == "shutdown":
         ending = Ending(DomainShutoffReason.SHUTDOWN, DomainEventStoppedDetailType.SHUTDOWN)
         dom.set_state(DomainState.SHUTDOWN, DomainShutdownReason.UNKNOWN)

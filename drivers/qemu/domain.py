@@ -49,6 +49,7 @@ class Guest:
     status_written: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)  # the run is tidied up
     fake_reboot: bool = False  # the next shutdown of the guest is a reboot
+    rebooting: bool = False  # and has come: nobody is told that the guest stands still
     agent: Agent | None = None
     agent_connected: bool | None = None
     group: Group | None = None  # its control group

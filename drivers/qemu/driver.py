@@ -256,6 +256,11 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         """The guest powered off to be started again: reset it and let it run."""
         guest = dom.running
         await guest.monitor.execute("system_reset")
+        if guest.rebooting:
+            await guest.monitor.execute("cont")
+            guest.fake_reboot = guest.rebooting = False
+            await self.save_status(dom)
+            return
         crashed = dom.state is DomainState.CRASHED
         reason = DomainRunningReason.CRASHED if crashed else DomainRunningReason.BOOTED
         guest.resuming = (reason, DomainEventResumedDetailType.UNPAUSED)

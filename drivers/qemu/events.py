@@ -85,7 +85,7 @@ def _emit(driver: "QemuDriver", body: Any) -> None:
 
 def paused(driver: "QemuDriver", dom: QemuDomain) -> bool:
     """The vcpus stopped: state and event, once, whether QEMU's event or our command's answer comes first."""
-    if dom.state is not DomainState.RUNNING:
+    if dom.state is not DomainState.RUNNING or dom.running.rebooting:
         return False
     reason, detail = dom.running.pausing or (DomainPausedReason.UNKNOWN, DomainEventSuspendedDetailType.PAUSED)
     dom.running.pausing = None
@@ -125,7 +125,7 @@ async def _shutdown(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
         return  # not the guest's: its saved state runs on
     await driver.drop_agent(dom)
     if guest.fake_reboot:
-        guest.fake_reboot = False
+        guest.rebooting = True
         driver.host.tasks.start(driver.finish_reboot(dom), f"reboot of {dom.name}")
         return
     if dom.state is DomainState.SHUTDOWN:

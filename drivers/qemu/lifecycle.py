@@ -211,7 +211,9 @@ class Domains(CommonDomains[QemuDomain]):
         async with dom.jobs.hold(Job.MODIFY, "DomainReboot" if reboot else "DomainShutdown"):
             if dom.state not in (DomainState.RUNNING, DomainState.PAUSED):
                 raise OperationInvalid("domain is not running")
-            dom.running.fake_reboot = reboot
+            if dom.running.fake_reboot is not reboot:
+                dom.running.fake_reboot = reboot
+                await self.driver.save_status(dom)
             await dom.monitor.execute("system_powerdown")
 
     @accepts(0)

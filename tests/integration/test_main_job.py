@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -133,12 +134,31 @@ def qemu_pid_file(host: Host, name: str) -> str:
 
 
 def test_reboot_boots_again(running: Host) -> None:
+    """It runs on for whoever watches: only the reboot itself is told."""
+    watcher = running.popen(["virsh", "-q", "event", "--all", "--loop"])
     with running.terminal(f"console {NAME} --force") as console:
         console.expect("Escape character")
         running.ok(f"reboot {NAME} --mode acpi")
         console.expect("tiny guest ready", 60)
         console.expect("tiny# ", 10)
     assert running.ok(f"domstate {NAME}") == "running"
+    watcher.send_signal(signal.SIGINT)
+    told = watcher.communicate(timeout=10)[0]
+    assert "event 'reboot'" in told
+    assert "event 'lifecycle'" not in told
+
+
+def test_reboot_goes_on_when_the_daemon_is_away(running: Host) -> None:
+    pid = int(running.path(qemu_pid_file(running, NAME)).read_text())
+    running.ok(f"reboot {NAME} --mode acpi")
+    running.kill()
+    time.sleep(4)  # the guest powers off: its QEMU stands and waits for the daemon
+    running.start()
+    with running.terminal(f"console {NAME} --force") as console:
+        console.expect("tiny guest ready", 60)
+        console.expect("tiny# ", 10)
+    assert running.ok(f"domstate {NAME}") == "running"
+    assert int(running.path(qemu_pid_file(running, NAME)).read_text()) == pid
 
 
 def test_shutdown_ends_the_guest_and_undefine_forgets_it(running: Host) -> None:
