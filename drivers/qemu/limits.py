@@ -31,8 +31,6 @@ NEWER = tuple(
         ("cpu[@deprecated_features]", "<cpu deprecated_features>", "QEMU 9.1"),
         ("launchSecurity[@type='sev-snp']", "<launchSecurity type='sev-snp'>", "QEMU 9.1"),
         ("launchSecurity[@type='tdx']", "<launchSecurity type='tdx'>", "QEMU 10.1"),
-        ("throttlegroups/throttlegroup", "<throttlegroups>", "throttle filters, which this daemon does not build"),
-        ("devices/disk/throttlefilters", "<throttlefilters>", "throttle filters, which this daemon does not build"),
         ("devices/disk/driver[@discard_no_unref]", "<driver discard_no_unref>", "QEMU 8.1"),
         ("devices/disk/driver/iothreads", "<iothreads> of a disk", "QEMU 9.0"),
         ("devices/disk/driver/statistics", "<statistics> of a disk", "QEMU 9.2"),

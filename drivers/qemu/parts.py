@@ -18,6 +18,7 @@ from pyvirtd.drivers.qemu.saving.jobs import RunningJobs
 from pyvirtd.drivers.qemu.saving.part import Saved
 from pyvirtd.drivers.qemu.stats import Stats
 from pyvirtd.drivers.qemu.stats_perf import Perf
+from pyvirtd.drivers.qemu.throttle_groups import ThrottleGroups
 from pyvirtd.drivers.qemu.tune import TuneReads
 from pyvirtd.drivers.qemu.tune_interface import TuneInterface
 from pyvirtd.drivers.qemu.tune_iothreads import IoThreads
@@ -37,6 +38,7 @@ PARTS: tuple[type[Part], ...] = (
     Perf,
     Blocks,
     BlockThreshold,
+    ThrottleGroups,
     TuneReads,
     TuneLimits,
     TunePins,

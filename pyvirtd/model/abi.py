@@ -22,7 +22,7 @@ HOST_SIDE: dict[type[Element], set[str]] = {
         "id", "title", "description", "metadata", "blkiotune", "memtune", "vcpus", "iothreads", "iothreadids",
         "defaultiothread", "cputune", "numatune", "resource", "bootloader", "bootloader_args", "idmap", "on_poweroff",
         "on_reboot", "on_crash", "on_lockfailure", "pm", "perf", "seclabel", "qemu_commandline", "qemu_capabilities",
-        "qemu_override", "qemu_deprecation", "lxc_namespace",
+        "qemu_override", "qemu_deprecation", "lxc_namespace", "throttlegroups",
     },
     cpu.Memory: {"dump_core"},
     cpu.MemoryBacking: {"hugepages", "nosharepages", "locked", "access", "allocation", "discard"},
@@ -43,7 +43,7 @@ HOST_SIDE: dict[type[Element], set[str]] = {
     address.PciAddress: {"multifunction"},
     disk.Disk: {
         "type", "rawio", "sgio", "snapshot", "auth", "source", "backing_store", "backenddomain", "mirror", "iotune",
-        "shareable", "transient", "encryption",
+        "throttlefilters", "shareable", "transient", "encryption", "private_data",
     },
     disk.DiskDriver: {
         "name", "type", "cache", "error_policy", "rerror_policy", "io", "ioeventfd", "copy_on_read", "discard",

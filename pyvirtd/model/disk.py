@@ -18,6 +18,7 @@ from pyvirtd.model.storage import (
     MetadataCache,
     Mirror,
     NetworkSource,
+    NodeName,
     StorageFormat,
     StorageProtocol,
     StorageType,
@@ -257,4 +258,5 @@ class Disk(Device, tag="disk"):
 class DiskPrivateData(Element, tag="privateData"):
     """What the daemon remembers of a disk while the guest runs."""
 
+    nodenames: list[NodeName] = children(wrap="nodenames")
     qom: str | None = via("qom", "name")

@@ -1,10 +1,8 @@
 """What starts with the daemon: marked for every boot of the host, or for the next one only."""
 
-import asyncio
 import ctypes
 import mmap
 import os
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pyvirtd.api.types import DomainRef
-from tests.daemon.harness import Answered, RawClient
+from tests.daemon.harness import Answered
 from tests.support.domains import bare_domain
 from tests.support.host import SessionHost
+from tests.support.wire import call_domain
 
 UUID = "00000000-0000-4000-8000-0000000000a1"
 LINK = "config/libvirt/qemu/autostart/once.xml.once"
@@ -33,21 +31,7 @@ def defined(session: SessionHost) -> Iterator[SessionHost]:
 
 
 def call(host: SessionHost, name: str, *values: Any) -> Any:
-    """A call that Debian's virsh does not know yet."""
-
-    async def work() -> Any:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, str(host.socket))
-        client = RawClient(sock)
-        try:
-            await client.open(host.uri)
-            dom = DomainRef("once", bytes.fromhex(UUID.replace("-", "")), -1)
-            return await client.call(name, dom, *values)
-        finally:
-            await client.close()
-
-    return asyncio.run(work())
+    return call_domain(host, "once", name, *values)
 
 
 def boot_again(host: SessionHost) -> None:

@@ -1,7 +1,7 @@
 """Block nodes: one for where the data is ("-storage") and one for its format ("-format") of every layer of a disk.
 
 Nodes are numbered from the last disk to the first, a disk before its backing chain; the number is the `index` of the
-live XML.
+live XML. A disk's throttle filters come after its chain.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.command.context import Builder, Json, Props
 from pyvirtd.drivers.qemu.command.secrets import give_passphrase
 from pyvirtd.drivers.qemu.command.storage import protocol_props, put_auth, put_rbd_encryption
+from pyvirtd.drivers.qemu.command.throttle import build_filters, filter_nodes, filter_numbers, number_filters
 from pyvirtd.model.disk import DetectZeroes, Discard, Disk, DiskBus, DiskCache, DiskDriver
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.storage import (
@@ -120,8 +121,10 @@ def _ends(store: BackingStore | None) -> bool:
 
 
 def last_node(definition: DomainDef) -> int:
-    """The highest number that a layer has."""
-    return max((layer.index for disk in definition.devices.disk for layer in layers_of(disk)), default=0)
+    """The highest number that a node has."""
+    disks = definition.devices.disk
+    numbers = [layer.index for disk in disks for layer in layers_of(disk)]
+    return max(numbers + [number for disk in disks for number in filter_numbers(disk)], default=0)
 
 
 def number_nodes(definition: DomainDef) -> None:
@@ -137,6 +140,8 @@ def number_nodes(definition: DomainDef) -> None:
             if not layer.index:
                 number += 1
                 layer.index = number
+        if layers:
+            number = number_filters(disk, number)
 
 
 def disk_node(disk: Disk) -> tuple[str, ...]:
@@ -144,11 +149,17 @@ def disk_node(disk: Disk) -> tuple[str, ...]:
     names = [f"{layer.name}-{part}" for layer in layers_of(disk) for part in ("format", "storage")]
     if disk.driver is not None and disk.driver.copy_on_read:
         names.insert(0, copy_on_read_node(disk))
-    return tuple(names)
+    return (*reversed(filter_nodes(disk)), *names)
 
 
 def top_node(disk: Disk) -> str | None:
     """The node that the guest's device is attached to; None for an empty drive."""
+    data = _data_node(disk)
+    return data and (filter_nodes(disk) or [data])[-1]
+
+
+def _data_node(disk: Disk) -> str | None:
+    """The node below the filters."""
     first = next(layers_of(disk), None)
     if first is None:
         return None
@@ -182,6 +193,8 @@ def build_disk_nodes(build: Builder, disk: Disk) -> None:
     if disk.driver is not None and disk.driver.copy_on_read and layers:
         props = Props({"driver": "copy-on-read", "node-name": copy_on_read_node(disk)})
         build.command.add("-blockdev", props.put("file", f"{layers[0].name}-format").put("discard", "unmap").text())
+    if (data := _data_node(disk)) is not None:
+        build_filters(build, disk, data)
 
 
 def _layer_format(build: Builder, disk: Disk, layers: list[Layer], place: int) -> Props:

@@ -20,6 +20,7 @@ from pyvirtd.drivers.qemu.command import (
     net,
     peripherals,
     processor,
+    throttle,
 )
 from pyvirtd.drivers.qemu.command.boot import BootOrder
 from pyvirtd.drivers.qemu.command.context import (
@@ -87,6 +88,7 @@ def _build_machine(builder: Builder) -> None:
     command.add("-overcommit", f"mem-lock={'on' if backing and backing.locked else 'off'}")
     processor.build_smp(builder)
     processor.build_iothreads(builder)
+    throttle.build_throttle_groups(builder)
     memory.build_numa(builder)
     command.add("-uuid", builder.definition.uuid or "")
     machine.build_smbios(builder)

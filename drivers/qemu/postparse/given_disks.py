@@ -84,9 +84,16 @@ def _given_disk(disk: Disk) -> None:
 
 
 def _given_iotune(tune: Iotune) -> None:
+    if (kind := doubly_limited(tune)) is not None:
+        raise xml(f"total and read/write {kind} cannot be set at the same time")
+
+
+def doubly_limited(tune: Iotune) -> str | None:
+    """The kind of limit that is given for all traffic and for one direction as well."""
     for kind in ("bytes_sec", "iops_sec", "bytes_sec_max", "iops_sec_max"):
         if getattr(tune, f"total_{kind}") and (getattr(tune, f"read_{kind}") or getattr(tune, f"write_{kind}")):
-            raise xml(f"total and read/write {kind} cannot be set at the same time")
+            return kind
+    return None
 
 
 _COOKIE_NAME = frozenset('()<>@,;:\\"/[]?={} \t')

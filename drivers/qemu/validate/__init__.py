@@ -20,6 +20,7 @@ from pyvirtd.drivers.qemu.validate.memory import check_memory
 from pyvirtd.drivers.qemu.validate.nets import check_interfaces
 from pyvirtd.drivers.qemu.validate.os import check_os
 from pyvirtd.drivers.qemu.validate.processor import check_cpu, check_cputune, check_iothreads, check_numa, check_vcpus
+from pyvirtd.drivers.qemu.validate.throttle import check_throttle_groups
 from pyvirtd.drivers.qemu.validate.tuning import check_tuning
 from pyvirtd.model.domain import DomainDef
 
@@ -27,8 +28,8 @@ __all__ = ["validate"]
 
 _WHOLE = (check_os, check_features, check_clock, check_power, check_vcpus, check_cpu, check_numa, check_memory,
           check_cputune, check_tuning)  # fmt: skip
-_DEVICES = (check_addresses, check_disks, check_controllers, check_interfaces, check_chardevs, check_inputs,
-            check_graphics, check_videos, check_audio, check_hostdevs, check_devices, check_filesystems,
+_DEVICES = (check_addresses, check_disks, check_throttle_groups, check_controllers, check_interfaces, check_chardevs,
+            check_inputs, check_graphics, check_videos, check_audio, check_hostdevs, check_devices, check_filesystems,
             check_usb_users)  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """Rules of disks: device and bus, driver settings, identity, where they sit."""
 
-from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.postparse.aliases import narrow_scsi
 from pyvirtd.drivers.qemu.postparse.controllers import MAX_IMPLICIT
 from pyvirtd.drivers.qemu.postparse.disks import has_partition
@@ -18,7 +17,7 @@ from pyvirtd.drivers.qemu.postparse.virtio import check_virtio_options
 from pyvirtd.drivers.qemu.validate.memory import shares_memory
 from pyvirtd.drivers.qemu.validate.processor import thread_ids
 from pyvirtd.drivers.qemu.validate.sources import check_source
-from pyvirtd.errors import ArgumentUnsupported
+from pyvirtd.drivers.qemu.validate.throttle import check_limits_max, has_limits
 from pyvirtd.model.address import (
     CcwAddress,
     DriveAddress,
@@ -36,12 +35,10 @@ from pyvirtd.model.disk import (
     DiskDriver,
     DiskIo,
     ErrorPolicy,
-    Iotune,
     SgIo,
 )
 from pyvirtd.model.storage import NetworkSource, StorageFormat, StorageProtocol, StorageType, VhostUserSource
 
-IOTUNE_MAX = 10**15  # QEMU's THROTTLE_VALUE_MAX
 _DRIVE_BUSES = (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA, DiskBus.FDC)
 _EJECTABLE = (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA, DiskBus.USB, DiskBus.FDC, DiskBus.XEN, DiskBus.UML)
 _SAFE_SERIAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_ .+\\")
@@ -98,19 +95,13 @@ def _check_disk(scope: Scope, disk: Disk) -> None:
     _check_identity(disk)
     _check_geometry(disk)
     _check_sharing(disk)
-    if disk.iotune is not None and any(isinstance(v, int) and v > IOTUNE_MAX for _, v in disk.iotune.values()):
-        raise ArgumentUnsupported(
-            f"block I/O throttle limit must be no more than {IOTUNE_MAX} using QEMU", domain=ErrorDomain.QEMU
-        )
+    if disk.iotune is not None:
+        check_limits_max(disk.iotune)
     check_source(scope, disk)
-    if disk.iotune is not None and disk.iotune.group_name and not _has_limits(disk.iotune):
+    if disk.iotune is not None and disk.iotune.group_name and not has_limits(disk.iotune):
         raise qemu_unsupported("group_name can be configured only together with settings")
     if has_partition(disk.target.dev or ""):
         raise qemu_unsupported(f"invalid disk target '{disk.target.dev}', partitions can't appear in disk targets")
-
-
-def _has_limits(tune: Iotune) -> bool:
-    return any(value for name, value in tune.values() if name != "group_name")
 
 
 def _check_kind(disk: Disk) -> None:
@@ -161,7 +152,7 @@ def _check_vhost_user(scope: Scope, disk: Disk) -> None:
         ("encryption", (disk.encryption or source.common.encryption) is not None),
         ("backingStore", disk.backing_store is not None and disk.backing_store.type is not None),
         ("iotune", disk.iotune is not None),
-        ("blkdeviotune", False),
+        ("throttlefilters", bool(disk.throttlefilters)),
         ("readonly", disk.readonly),
         ("shareable", disk.shareable),
         ("transient", disk.transient is not None),

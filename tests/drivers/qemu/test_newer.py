@@ -40,19 +40,6 @@ LATER = [
     ("after", "<cpu mode='maximum' deprecated_features='off'/>", "deprecated_features='off'", "deprecated_features"),
     ("end", "<launchSecurity type='sev-snp'><policy>0x30000</policy></launchSecurity>", "0x30000", "sev-snp"),
     ("end", "<launchSecurity type='tdx'><mrOwner>abc</mrOwner></launchSecurity>", "<mrOwner>abc", "tdx"),
-    (
-        "top",
-        "<throttlegroups><throttlegroup><total_iops_sec>9</total_iops_sec><group_name>g</group_name></throttlegroup>"
-        "</throttlegroups>",
-        "<group_name>g</group_name>",
-        "<throttlegroups>",
-    ),
-    (
-        "devices",
-        DISK.format("", "", "<throttlefilters><throttlefilter group='g'/></throttlefilters>"),
-        "<throttlefilter group='g'/>",
-        "<throttlefilters>",
-    ),
     ("devices", DISK.format("<driver discard_no_unref='on'/>", "", ""), "discard_no_unref='on'", "discard_no_unref"),
     (
         "devices",
