@@ -9,7 +9,7 @@ from pyvirtd.api.rpc import accepts
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.jobs import Job
 from pyvirtd.drivers.qemu.blocks_find import local_path
-from pyvirtd.drivers.qemu.command.block import Layer, layers_of
+from pyvirtd.drivers.qemu.command.block import Layer, every_layer
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.errors import InvalidArg
 from pyvirtd.model.disk import Disk
@@ -44,7 +44,7 @@ def find_layer(definition: DomainDef, dev: str) -> Layer:
     disk = next((disk for disk in definition.devices.disk if disk.target.dev == target), None)
     if disk is not None and not number and disk.source is None:
         raise InvalidArg(f"disk '{dev}' does not currently have a source assigned", domain=From.QEMU)
-    for layer in layers_of(disk) if disk is not None else ():
+    for layer in every_layer(disk) if disk is not None else ():
         if number in (0, layer.index):
             return layer
     raise InvalidArg(f"failed to find disk '{dev}'", domain=From.QEMU)
@@ -53,7 +53,7 @@ def find_layer(definition: DomainDef, dev: str) -> Layer:
 def names_of(definition: DomainDef, node: str) -> Iterator[tuple[str, str | None]]:
     """What clients call the image of a storage node, with its path: the first of a disk by the disk's name too."""
     for disk in definition.devices.disk:
-        for place, layer in enumerate(layers_of(disk)):
+        for place, layer in enumerate(every_layer(disk)):
             if node in (layer.storage, f"{layer.name}-storage"):
                 yield from _names(disk, layer, first=place == 0)
                 return

@@ -1,5 +1,6 @@
-"""The chain of images below each disk of a guest that is about to start: read from the images' headers, written into
-the live definition, so that every layer is named, given to the guest's user and opened as what it is.
+"""The chain of images below each disk of a guest that is about to start, and the files that hold their data: read from
+the images' headers, written into the live definition, so that every layer is named, given to the guest's user and
+opened as what it is.
 
 A definition that names layers itself is followed as far as it goes. Nothing of a raw image is looked at.
 """
@@ -7,7 +8,7 @@ A definition that names layers itself is followed as far as it goes. Nothing of 
 import os
 
 from pyvirtd.constants.error import ErrorDomain as From
-from pyvirtd.core.image_header import HEADER_BYTES, Backing, backing_of, looks_like
+from pyvirtd.core.image_header import HEADER_BYTES, Backing, backing_of, data_file_of, looks_like
 from pyvirtd.drivers.qemu.backing_names import source_of
 from pyvirtd.errors import InternalError, NoStoragePool, OperationInvalid, VirtError, from_os_error
 from pyvirtd.model.disk import Disk, DiskDriver
@@ -17,11 +18,13 @@ from pyvirtd.model.storage import (
     BackingStore,
     BlockSource,
     ChainFormat,
+    DataStore,
     DirSource,
     FileSource,
     StorageFormat,
     StorageType,
     VolumeSource,
+    data_source,
 )
 from pyvirtd.util.process import Identity
 
@@ -65,6 +68,7 @@ class _Chain:
         source: AnySource = self.top
         kind = (self.disk.driver or DiskDriver()).type or StorageFormat.RAW
         for _ in range(DEPTH_MAX):
+            self._find_data(source, kind)
             store = parent.backing_store
             if store is None:
                 store = parent.backing_store = self._below(source, kind)
@@ -75,6 +79,18 @@ class _Chain:
             parent, source = store, store.source
             kind = (store.format_.type if store.format_ is not None else None) or StorageFormat.RAW
         raise InternalError(f"backing chain for '{local_path(self.top)}' is too deep", domain=From.STORAGE)
+
+    def _find_data(self, source: AnySource, kind: StorageFormat) -> None:
+        """Note where an image keeps its data, and see that it is there."""
+        path = local_path(source)
+        if kind is StorageFormat.QCOW2 and path is not None and source.common.data_store is None:
+            name = data_file_of(_quiet_head(path))
+            if name is not None:
+                held = source_of(name, path)
+                format_ = ChainFormat(type=StorageFormat.RAW)
+                source.common.data_store = DataStore(type=StorageType(held.case[0]), format_=format_, source=held)
+        if (data := local_path(data_source(source))) is not None:
+            self._require(data, "data file")
 
     def _below(self, source: AnySource, kind: StorageFormat) -> BackingStore | None:
         """The layer below an image; an empty one where the chain ends, None where that cannot be told."""
@@ -113,14 +129,14 @@ class _Chain:
             domain=From.STORAGE,
         )
 
-    def _require(self, path: str) -> None:
+    def _require(self, path: str, noun: str = "backing file") -> None:
         """A layer must be there. Others' permissions are QEMU's matter."""
         try:
             os.stat(path)
         except PermissionError:
             pass
         except OSError as exc:
-            what = f"Cannot access backing file '{path}' of storage file '{local_path(self.top)}'"
+            what = f"Cannot access {noun} '{path}' of storage file '{local_path(self.top)}'"
             raise missing(exc, what, self.identity) from exc
 
 

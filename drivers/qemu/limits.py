@@ -35,7 +35,6 @@ NEWER = tuple(
         ("devices/disk/driver/iothreads", "<iothreads> of a disk", "QEMU 9.0"),
         ("devices/disk/driver/statistics", "<statistics> of a disk", "QEMU 9.2"),
         ("devices/disk[@type='vhostvdpa']", "<disk type='vhostvdpa'>", "QEMU with libblkio"),
-        ("devices/disk//dataStore", "<dataStore>", "data files, which this daemon does not open"),
         ("devices/disk//source[@protocol='ssh']/knownHosts", "<knownHosts>", "nbdkit"),
         ("devices/disk//source[@protocol='ssh']/identity", "<identity> of an ssh disk", "nbdkit"),
         ("devices/controller/target[@memReserve]", "<target memReserve>", "a later daemon"),

@@ -1,5 +1,6 @@
-"""What the header of a disk image says of the image below it. Pure: bytes in, a value out; hostile bytes do no harm.
+"""What the header of a disk image says of the image below it and of where its data are.
 
+Pure: bytes in, a value out; hostile bytes do no harm.
 The format is always the one that somebody vouches for: the data may be a guest's, and a guest must not choose how its
 disk is read. docs/interop/qcow2.txt, qed_spec.txt of QEMU; the VMDK specification
 """
@@ -13,7 +14,9 @@ from pyvirtd.model.storage import StorageFormat
 HEADER_BYTES = 33280  # as much as is looked at: the first sectors and a VMDK's descriptor
 NAME_MAX = 1023  # bytes of a backing file's name in qcow2
 _QCOW_MAGIC, _QED_MAGIC, _VMDK_MAGIC = b"QFI\xfb", b"QED\0", b"KDMV"
-_BACKING_FORMAT = 0xE2792ACA  # header extension of qcow2
+# qcow2: header extensions, and the feature that the data are elsewhere
+_BACKING_FORMAT, _DATA_FILE, _HAS_DATA_FILE = 0xE2792ACA, 0x44415441, 1 << 2
+_V3_LENGTH = 100  # where the length of qcow2's header stands from version 3 on
 _QED_HAS_BACKING, _QED_BACKING_IS_RAW = 1, 4
 _VMDK_DESCRIPTOR = 512
 _NO_PARENT = "ffffffff"
@@ -58,6 +61,18 @@ def backing_of(data: bytes, kind: StorageFormat) -> Backing | None:
     return None
 
 
+def data_file_of(data: bytes) -> str | None:
+    """The name of the file that holds the data of the qcow2 image that begins with `data`; None where it does."""
+    try:
+        version, bits, features = struct.unpack_from(">I12xI48xQ", data, 4)
+        if data[:4] != _QCOW_MAGIC or version < 3 or not features & _HAS_DATA_FILE:
+            return None
+        (begin,) = struct.unpack_from(">I", data, _V3_LENGTH)
+        return _extension(data, begin, 1 << min(bits, 32), _DATA_FILE)
+    except struct.error:  # it ends within its header
+        return None
+
+
 def looks_like(data: bytes) -> StorageFormat:
     """The format that data seems to have; raw where it is none that is known."""
     return next((kind for kind, place, magic in _MAGICS if data[place:].startswith(magic)), StorageFormat.RAW)
@@ -70,20 +85,20 @@ def _qcow(data: bytes) -> Backing | None:
         return None
     if version == 1:
         return Backing(name, None)
-    begin = struct.unpack_from(">I", data, 100)[0] if version > 2 else 72
-    return Backing(name, _extension(data, begin, offset))
+    begin = struct.unpack_from(">I", data, _V3_LENGTH)[0] if version > 2 else 72
+    return Backing(name, _extension(data, begin, offset, _BACKING_FORMAT))
 
 
-def _extension(data: bytes, begin: int, end: int) -> str | None:
-    """The backing format among the header extensions: type, length, data filled up to eight bytes."""
+def _extension(data: bytes, begin: int, end: int, wanted: int) -> str | None:
+    """The text of one of the header extensions, which are: type, length, data filled up to eight bytes."""
     end = min(end, len(data))
     while begin + 8 <= end:
         kind, size = struct.unpack_from(">II", data, begin)
         begin += 8
         if kind == 0 or size > end - begin:
             return None
-        if kind == _BACKING_FORMAT:
-            return data[begin : begin + size].decode("ascii", "replace") or None
+        if kind == wanted:
+            return data[begin : begin + size].decode("utf-8", "surrogateescape") or None
         begin += size + -size % 8
     return None
 

@@ -5,7 +5,7 @@ without looking at them; `ownership.py` gives them. https://libvirt.org/drvqemu.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -32,7 +32,7 @@ from pyvirtd.model.graphics import InputType
 from pyvirtd.model.hostdev import UsbHostdevSource
 from pyvirtd.model.os import FwcfgSysinfo
 from pyvirtd.model.seclabel import DeviceSeclabel, Seclabel, SeclabelType
-from pyvirtd.model.storage import AnySource, BlockSource, FileSource
+from pyvirtd.model.storage import AnySource, BlockSource, FileSource, data_source
 from pyvirtd.util.files import Owner, in_thread
 from pyvirtd.util.process import Identity
 from pyvirtd.util.users import identity
@@ -203,18 +203,21 @@ def disk_labels(disk: Disk, rules: Rules) -> list[Label]:
     if own is not None and own.relabel is False:
         return []
     label = own.label if own is not None else None
-    found: list[Label] = []
-    if (path := _image_path(top)) is not None:
-        alone = not (disk.readonly or disk.shareable or disk.device is DiskDevice.CDROM)
-        found.append((rules.file if alone else rules.shared)(path, label=label, storage=True))
+    alone = not (disk.readonly or disk.shareable or disk.device is DiskDevice.CDROM)
+    found = list(_image_labels(top, label, rules.file if alone else rules.shared))
     store = disk.backing_store
     while store is not None:
-        below = _dac_of(store.source.common.seclabel) if store.source is not None else None
-        path = _image_path(store.source)
-        if path is not None and not (below is not None and below.relabel is False):
-            found.append(rules.shared(path, label=(below.label if below else None) or label, storage=True))
+        found += _image_labels(store.source, label, rules.shared)
         store = store.backing_store
     return found
+
+
+def _image_labels(image: AnySource | None, label: str | None, make: Callable[..., Label]) -> Iterator[Label]:
+    """One image's files; `label`: the disk's, for those that have none of their own."""
+    for source, path in _files_of(image):
+        own = _dac_of(source.common.seclabel)
+        if own is None or own.relabel is not False:
+            yield make(path, label=(own.label if own else None) or label, storage=True)
 
 
 def _image_path(source: AnySource | None) -> str | None:
@@ -222,6 +225,13 @@ def _image_path(source: AnySource | None) -> str | None:
         case FileSource(file=path) | BlockSource(dev=path):
             return path or None
     return None
+
+
+def _files_of(image: AnySource | None) -> Iterator[tuple[AnySource, str]]:
+    """The file or device of an image, and the one that holds its data if that is another."""
+    for source in (image, data_source(image)):
+        if source is not None and (path := _image_path(source)) is not None:
+            yield source, path
 
 
 def _dac_of(seclabels: Sequence[DeviceSeclabel]) -> DeviceSeclabel | None:
@@ -287,12 +297,10 @@ def _memory_files(live: DomainDef) -> Iterator[str]:
 def opened_paths(live: DomainDef) -> Iterator[tuple[str, bool]]:
     """What a guest opens itself, whoever owns it, with whether it writes there. Pure: nothing is looked up."""
     for disk in live.devices.disk:
-        if (path := _image_path(disk.source)) is not None:
-            yield path, not disk.readonly
+        yield from ((path, not disk.readonly) for _, path in _files_of(disk.source))
         store = disk.backing_store
         while store is not None:
-            if (path := _image_path(store.source)) is not None:
-                yield path, False
+            yield from ((path, False) for _, path in _files_of(store.source))
             store = store.backing_store
     for chardev in _chardevs(live):
         for source in chardev.source:

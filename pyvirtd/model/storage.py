@@ -484,6 +484,12 @@ class DataStore(Element, tag="dataStore"):
     source: AnySource | None = child(switch="^type")
 
 
+def data_source(source: "AnySource | None") -> "AnySource | None":
+    """Where an image keeps its data, if that is not in the image itself."""
+    held = source.common.data_store if source is not None else None
+    return held.source if held is not None else None
+
+
 class BackingStore(Element, tag="backingStore", empty=True):
     """One layer below; one without a type ends the chain."""
 

@@ -16,6 +16,7 @@ from pyvirtd.core.security import (
     domain_identity,
     domain_labels,
     labels_of,
+    opened_paths,
     security_models,
 )
 from pyvirtd.errors import ConfigUnsupported, InvalidArg
@@ -237,6 +238,30 @@ def test_images_below_the_top_are_not_given_back() -> None:
         ("/img/mid", False),
         ("/dev/base", False),
     ]
+
+
+def test_a_file_with_an_images_data_is_given_like_the_image() -> None:
+    store = "<dataStore type='file'><format type='raw'/><source file='{}'>{}</source></dataStore>"
+    kept = "<seclabel model='dac' relabel='no'/>"
+    chain = f"""<source file='/img/top'>{store.format("/img/data", "")}</source>
+    <backingStore type='file'><format type='qcow2'/><source file='/img/mid'>{store.format("/img/below", "")}</source>
+    <backingStore/></backingStore>"""
+    top = domain(disk(chain))
+
+    assert [(label.path, label.restore) for label in labels(top)] == [
+        ("/img/top", True),
+        ("/img/data", True),
+        ("/img/mid", False),
+        ("/img/below", False),
+    ]
+    assert list(opened_paths(top)) == [
+        ("/img/top", True),
+        ("/img/data", True),
+        ("/img/mid", False),
+        ("/img/below", False),
+    ]
+    own = domain(disk(f"<source file='/img/top'>{store.format('/img/data', kept)}</source>"))
+    assert [label.path for label in labels(own)] == ["/img/top"]
 
 
 def test_an_empty_or_remote_disk_has_no_file() -> None:

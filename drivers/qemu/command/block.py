@@ -56,6 +56,9 @@ class Layer:
         self.cache_size: int | None = None
         self.encryption: Encryption | None = source.common.encryption
         self.auth: Auth | None = source.common.auth
+        held = source.common.data_store
+        raw = StorageFormat.RAW
+        self.data: Layer | None = Layer(held.source, raw, None, ends=True) if held and held.source else None
 
     @property
     def index(self) -> int:
@@ -115,6 +118,14 @@ def layers_of(disk: Disk) -> Iterator[Layer]:
         store = store.backing_store
 
 
+def every_layer(disk: Disk) -> Iterator[Layer]:
+    """The layers of a disk, each before the one that holds its data, if another one does."""
+    for layer in layers_of(disk):
+        yield layer
+        if layer.data is not None:
+            yield layer.data
+
+
 def _ends(store: BackingStore | None) -> bool:
     """An empty <backingStore/> says that nothing is below, whatever the image claims."""
     return store is not None and store.source is None
@@ -123,7 +134,7 @@ def _ends(store: BackingStore | None) -> bool:
 def last_node(definition: DomainDef) -> int:
     """The highest number that a node has."""
     disks = definition.devices.disk
-    numbers = [layer.index for disk in disks for layer in layers_of(disk)]
+    numbers = [layer.index for disk in disks for layer in every_layer(disk)]
     return max(numbers + [number for disk in disks for number in filter_numbers(disk)], default=0)
 
 
@@ -133,7 +144,7 @@ def number_nodes(definition: DomainDef) -> None:
     for disk in reversed(definition.devices.disk):
         if disk.target.bus is DiskBus.SD:
             continue
-        layers = list(layers_of(disk))
+        layers = list(every_layer(disk))
         if not layers and not isinstance(disk.source, VhostUserSource):
             number += 1  # kept for the medium that will be put in
         for layer in layers:
@@ -146,7 +157,7 @@ def number_nodes(definition: DomainDef) -> None:
 
 def disk_node(disk: Disk) -> tuple[str, ...]:
     """Names of the nodes of a running guest's disk, all layers: what events and statistics may name."""
-    names = [f"{layer.name}-{part}" for layer in layers_of(disk) for part in ("format", "storage")]
+    names = [f"{layer.name}-{part}" for layer in every_layer(disk) for part in ("format", "storage")]
     if disk.driver is not None and disk.driver.copy_on_read:
         names.insert(0, copy_on_read_node(disk))
     return (*reversed(filter_nodes(disk)), *names)
@@ -182,19 +193,38 @@ def build_disk_nodes(build: Builder, disk: Disk) -> None:
     """-blockdev of all layers, the lowest first"""
     layers = list(layers_of(disk))
     for place, layer in reversed(list(enumerate(layers))):
-        add = build.command.add
-        _secrets(build, layer)
-        add("-blockdev", storage_props(build, layer.source, layer.name, disk, layer=layer).text())
-        if layer.sliced is not None and layer.storage != f"{layer.name}-storage":
-            props = Props({"driver": "raw", "node-name": layer.storage})
-            props.put("offset", layer.sliced.offset).put("size", layer.sliced.size).put("file", f"{layer.name}-storage")
-            add("-blockdev", props.put("auto-read-only", True).put("discard", "unmap").text())
-        add("-blockdev", _layer_format(build, disk, layers, place).text())
+        if layer.data is not None:
+            _build_storage(build, disk, layer.data)
+            build.command.add("-blockdev", _data_format(disk, layer.data, top=place == 0).text())
+        _build_storage(build, disk, layer)
+        build.command.add("-blockdev", _layer_format(build, disk, layers, place).text())
     if disk.driver is not None and disk.driver.copy_on_read and layers:
         props = Props({"driver": "copy-on-read", "node-name": copy_on_read_node(disk)})
         build.command.add("-blockdev", props.put("file", f"{layers[0].name}-format").put("discard", "unmap").text())
     if (data := _data_node(disk)) is not None:
         build_filters(build, disk, data)
+
+
+def _build_storage(build: Builder, disk: Disk, layer: Layer) -> None:
+    """-blockdev of what is below a layer's format"""
+    _secrets(build, layer)
+    build.command.add("-blockdev", storage_props(build, layer.source, layer.name, disk, layer=layer).text())
+    if layer.sliced is not None and layer.storage != f"{layer.name}-storage":
+        props = Props({"driver": "raw", "node-name": layer.storage})
+        props.put("offset", layer.sliced.offset).put("size", layer.sliced.size).put("file", f"{layer.name}-storage")
+        build.command.add("-blockdev", props.put("auto-read-only", True).put("discard", "unmap").text())
+
+
+def _data_format(disk: Disk, data: Layer, *, top: bool) -> Props:
+    """The node of a data file; what the image above discards is discarded there."""
+    props = format_props(data.format, data.name, readonly=not top or is_readonly(disk), disk=disk, top=False)
+    _put_slice(props, data)
+    return props.put("discard", "unmap").put("file", data.storage)
+
+
+def _put_slice(props: Props, layer: Layer) -> None:
+    if layer.sliced is not None and layer.storage == f"{layer.name}-storage":
+        props.put("offset", layer.sliced.offset).put("size", layer.sliced.size)
 
 
 def _layer_format(build: Builder, disk: Disk, layers: list[Layer], place: int) -> Props:
@@ -204,9 +234,10 @@ def _layer_format(build: Builder, disk: Disk, layers: list[Layer], place: int) -
     if layer.cache_size and layer.format is StorageFormat.QCOW2:
         props.put("cache-size", layer.cache_size)
     _put_encryption(build, props, layer)
-    if layer.sliced is not None and layer.storage == f"{layer.name}-storage":
-        props.put("offset", layer.sliced.offset).put("size", layer.sliced.size)
+    _put_slice(props, layer)
     props.put("file", layer.storage)
+    if layer.data is not None:
+        props.put("data-file", f"{layer.data.name}-format")
     if place + 1 < len(layers):
         props.put("backing", f"{layers[place + 1].name}-format")
     elif layer.ends and layer.format in _WITH_BACKING:

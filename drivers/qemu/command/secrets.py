@@ -17,6 +17,7 @@ from pyvirtd.model.storage import (
     EncryptionFormat,
     EncryptionSecret,
     SourceCommon,
+    data_source,
 )
 
 
@@ -35,9 +36,10 @@ def wanted_secrets(definition: DomainDef) -> list[SecretUse]:
         store: BackingStore | None = BackingStore(source=disk.source, backing_store=disk.backing_store)
         found += _of(disk.auth, disk.encryption)
         while store is not None:
-            if store.source is not None:
-                common: SourceCommon = store.source.common
-                found += _of(common.auth, common.encryption)
+            for source in (store.source, data_source(store.source)):
+                if source is not None:
+                    common: SourceCommon = source.common
+                    found += _of(common.auth, common.encryption)
             store = store.backing_store
     for hostdev in definition.devices.hostdev:
         if isinstance(hostdev.source, ScsiHostdevSource):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pyvirtd.constants.error import ErrorDomain as From
-from pyvirtd.drivers.qemu.command.block import layers_of
+from pyvirtd.drivers.qemu.command.block import every_layer
 from pyvirtd.drivers.qemu.helpers.base import Helper, Run, require_executable
 from pyvirtd.errors import OperationFailed, VirtError
 from pyvirtd.model.domain import DomainDef
@@ -44,5 +44,5 @@ class ReservationHelper(Helper):
 
 def wants_reservations(live: DomainDef) -> bool:
     """Some disk has reservations that we are to look after."""
-    reservations = [layer.source.common.reservations for disk in live.devices.disk for layer in layers_of(disk)]
+    reservations = [layer.source.common.reservations for disk in live.devices.disk for layer in every_layer(disk)]
     return any(one is not None and bool(one.managed) for one in reservations)

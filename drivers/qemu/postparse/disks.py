@@ -25,6 +25,7 @@ from pyvirtd.model.storage import (
     StorageType,
     VhostUserSource,
     VolumeSource,
+    data_source,
 )
 
 DOMAIN = ErrorDomain.DOMAIN
@@ -125,13 +126,13 @@ def _complete_source(disk: Disk) -> None:
     complete_encryption(disk.encryption)
     layer: BackingStore | None = BackingStore(source=disk.source, backing_store=disk.backing_store)
     while layer is not None:
-        source = layer.source
-        if source is not None:
-            complete_encryption(source.common.encryption)
-        if isinstance(source, NetworkSource):
-            complete_network_source(source)
-        if isinstance(source, NvmeSource) and source.managed is None:
-            source.managed = True
+        for source in (layer.source, data_source(layer.source)):
+            if source is not None:
+                complete_encryption(source.common.encryption)
+            if isinstance(source, NetworkSource):
+                complete_network_source(source)
+            if isinstance(source, NvmeSource) and source.managed is None:
+                source.managed = True
         layer = layer.backing_store
 
 

@@ -17,6 +17,7 @@ from pyvirtd.model.storage import (
     StorageProtocol,
     StorageType,
     VolumeSource,
+    data_source,
 )
 from pyvirtd.model.words import ConnectMode, StartupPolicy
 
@@ -105,7 +106,7 @@ def storage_xml(text: str) -> VirtError:
 
 
 def chain_of(disk: Disk) -> list[tuple[AnySource, StorageFormat | None]]:
-    """All layers with their formats, the top first."""
+    """All layers with their formats, the top first, and after them the files that hold their data."""
     found: list[tuple[AnySource, StorageFormat | None]] = []
     if disk.source is not None:
         found.append((disk.source, disk.driver.type if disk.driver else None))
@@ -113,7 +114,8 @@ def chain_of(disk: Disk) -> list[tuple[AnySource, StorageFormat | None]]:
     while store is not None and store.source is not None:
         found.append((store.source, store.format_.type if store.format_ else None))
         store = store.backing_store
-    return found
+    held = [(data, StorageFormat.RAW) for source, _ in found if (data := data_source(source)) is not None]
+    return found + held
 
 
 def given_source(disk: Disk) -> None:

@@ -1,7 +1,7 @@
 """Rules of where a disk's data comes from: formats, hosts, secrets, encryption, reservations, NVMe."""
 
 from pyvirtd.drivers.qemu.postparse.given_disks import chain_of
-from pyvirtd.drivers.qemu.postparse.refuse import qemu_unsupported, unsupported
+from pyvirtd.drivers.qemu.postparse.refuse import qemu_unsupported, unsupported, xml
 from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.model.disk import Disk, DiskDevice
 from pyvirtd.model.storage import (
@@ -22,6 +22,7 @@ def check_source(scope: Scope, disk: Disk) -> None:
     """Whether this QEMU can open every layer."""
     for source, kind in chain_of(disk):
         _check_format(disk, source, kind)
+        _check_data(disk, source, kind)
         if isinstance(source, NetworkSource):
             check_protocol(source)
         encryption = source.common.encryption or (disk.encryption if source is disk.source else None)
@@ -50,6 +51,22 @@ def _check_format(disk: Disk, source: AnySource, kind: StorageFormat | None) -> 
             raise qemu_unsupported("storage type 'dir' requires use of storage format 'fat'")
         if not disk.readonly and disk.device is not DiskDevice.FLOPPY:
             raise qemu_unsupported("virtual FAT storage can't be accessed in read-write mode")
+
+
+def _check_data(disk: Disk, source: AnySource, kind: StorageFormat | None) -> None:
+    """Only qcow2 can keep its data elsewhere, and only as they are."""
+    held = source.common.data_store
+    if held is None:
+        return
+    target = disk.target.dev
+    if kind is not StorageFormat.QCOW2:
+        raise unsupported(f"<dataStore> of disk '{target}' can be used only with images of format 'qcow2'")
+    if held.source is None:
+        raise xml(f"missing source of <dataStore> of disk '{target}'")
+    if held.format_ is None or held.format_.type is not StorageFormat.RAW:
+        raise unsupported(f"<dataStore> of disk '{target}' can only have the format 'raw'")
+    if held.source.common.data_store is not None:
+        raise unsupported(f"<dataStore> of disk '{target}' cannot have a <dataStore> itself")
 
 
 def check_protocol(source: NetworkSource) -> None:

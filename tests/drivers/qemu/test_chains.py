@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pyvirtd.core.image_header import HEADER_BYTES, backing_of, looks_like
+from pyvirtd.core.image_header import HEADER_BYTES, backing_of, data_file_of, looks_like
 from pyvirtd.drivers.qemu.backing_names import source_of
 from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.errors import VirtError
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.model.storage import NetworkSource, StorageFormat
+from pyvirtd.model.storage import NetworkSource, StorageFormat, data_source
 from pyvirtd.util.process import Identity
 from pyvirtd.xml.element import LIVE
 
@@ -101,6 +101,36 @@ def test_missing_layer_is_named_with_the_image_it_belongs_to(tmp_path: Path) -> 
     assert words.startswith(f"Cannot access backing file '{tmp_path}/gone' of storage file '{tmp_path}/top' (as uid:")
 
 
+def data_files(live: DomainDef) -> list[str]:
+    (disk,) = live.devices.disk
+    sources = [disk.source, disk.backing_store.source if disk.backing_store is not None else None]
+    return [Path(getattr(data_source(source), "file", "") or "").name for source in sources]
+
+
+def test_file_with_the_data_of_an_image_is_found_on_every_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where qemu-img makes the files
+    create(tmp_path / "mid", "qcow2", "", "", "-o", "data_file=mid.raw,data_file_raw=on")
+    top = create(tmp_path / "top", "qcow2", "mid", "qcow2", "-o", "data_file=top.data")
+    xml = DOMAIN.format(case="file", kind="qcow2", source=f"<source file='{top}'/>", below="")
+    live = DomainDef.parse(xml)
+    detect_chains(live, ME)
+    assert data_files(live) == ["top.data", "mid.raw"]
+    (tmp_path / "mid.raw").unlink()
+    assert refused(top).startswith(f"Cannot access data file '{tmp_path}/mid.raw' of storage file '{top}' (as uid:")
+
+
+def test_file_that_the_definition_names_goes_before_the_images_own(tmp_path: Path) -> None:
+    top = create(tmp_path / "top", "qcow2", "", "", "-o", f"data_file={tmp_path}/there")
+    (tmp_path / "there").rename(tmp_path / "here")
+    store = f"<dataStore type='file'><format type='raw'/><source file='{tmp_path}/here'/></dataStore>"
+    source = f"<source file='{top}'>{store}</source>"
+    live = DomainDef.parse(DOMAIN.format(case="file", kind="qcow2", source=source, below=""))
+    detect_chains(live, ME)
+    assert data_files(live)[0] == "here"
+
+
 def test_image_below_itself_is_refused(tmp_path: Path) -> None:
     create(tmp_path / "a", "qcow2", "b", "qcow2")
     create(tmp_path / "b", "qcow2", "a", "qcow2")
@@ -172,11 +202,13 @@ def test_hostile_headers_are_harmless(tmp_path: Path, base: Path) -> None:
     for kind in StorageFormat:
         for size in (0, 1, 4, 8, 20, 60, 103, 200, 512):
             assert backing_of(data[:size], kind) is None
+            assert data_file_of(data[:size]) is None
     for place in range(4, 120):
         for byte in (0, 0x7F, 0xFF):
             changed = data[:place] + bytes([byte]) + data[place + 1 :]
             found = backing_of(changed, StorageFormat.QCOW2)
             assert found is None or len(found.name) < 1024
+            assert data_file_of(changed) is None or changed[72:80] != data[72:80]
     assert looks_like(data) is StorageFormat.QCOW2
     assert looks_like(b"") is StorageFormat.RAW
     assert isinstance(source_of("ssh://h/a", "/d"), NetworkSource)

@@ -59,12 +59,6 @@ LATER = [
         "<source dev='/dev/vhost-vdpa-0'",
         "vhostvdpa",
     ),
-    (
-        "devices",
-        DISK.format("", "<dataStore type='file'><format type='raw'/><source file='/d'/></dataStore>", ""),
-        "<source file='/d'/>",
-        "<dataStore>",
-    ),
     ("devices", SSH.format("<knownHosts path='/k'/>"), "<knownHosts path='/k'/>", "<knownHosts>"),
     ("devices", SSH.format("<identity username='u' keyfile='/k'/>"), "keyfile='/k'", "<identity>"),
     (
