@@ -37,7 +37,6 @@ NEWER = tuple(
         ("devices/disk[@type='vhostvdpa']", "<disk type='vhostvdpa'>", "QEMU with libblkio"),
         ("devices/disk//source[@protocol='ssh']/knownHosts", "<knownHosts>", "nbdkit"),
         ("devices/disk//source[@protocol='ssh']/identity", "<identity> of an ssh disk", "nbdkit"),
-        ("devices/controller/target[@memReserve]", "<target memReserve>", "a later daemon"),
         ("devices/interface/backend[@hostname]", "<backend hostname>", "a later passt"),
         ("devices/interface/backend[@fqdn]", "<backend fqdn>", "a later passt"),
         ("devices/interface[@type='vhostuser']/backend[@type='passt']", "passt of type 'vhostuser'", "a later passt"),

@@ -128,7 +128,7 @@ class PciTarget(Element, tag="target"):
     bus_nr: I32 | None = attr(name="busNr")
     index: I32 | None = attr()
     hotplug: OnOff | None = attr()
-    mem_reserve: U64 | None = attr(name="memReserve")
+    mem_reserve_kib: U64 | None = attr(name="memReserve")
     node: U32 | None = text(bad=wrong("invalid NUMA node in target"))
 
 

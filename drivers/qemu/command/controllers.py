@@ -129,6 +129,8 @@ def _pci(build: Builder, controller: Controller) -> Props:
             props.put("hotplug", target.hotplug if target else None)
         case _:
             props.put("id", alias)
+    if target is not None and target.mem_reserve_kib:
+        props.put("mem-reserve", target.mem_reserve_kib * 1024)
     return props
 
 

@@ -15,6 +15,7 @@ from pyvirtd.model.hostdev import HostdevType
 
 _ROOTS = (Model.PCI_ROOT, Model.PCIE_ROOT)
 XHCI_PORTS_MAX = 15
+MEM_RESERVE_MAX_KIB = (2**64 - 1) // 1024  # QEMU counts bytes in 64 bits
 _SCSI_DEVICES = {
     Model.LSILOGIC: ("lsi53c895a", "LSI 53C895A SCSI controller"),
     Model.LSISAS1068: ("mptsas1068", "LSI SAS1068 (MPT Fusion) controller"),
@@ -41,6 +42,7 @@ _OPTIONS: tuple[tuple[str, str, tuple[Model, ...]], ...] = (
     ("chassis", "chassis", _PORTS),
     ("port", "port", _PORTS),
     ("bus_nr", "busNr", _EXPANDERS),
+    ("mem_reserve_kib", "memReserve", (Model.PCI_BRIDGE, Model.PCIE_ROOT_PORT)),
     ("hotplug", "hotplug", (*_PORTS, Model.PCIE_SWITCH_UPSTREAM_PORT)),
 )
 
@@ -182,7 +184,8 @@ def _check_target_range(controller: Controller) -> None:
     if target is None:
         return
     limits = (("chassis_nr", "chassisNr", 1, 255), ("chassis", "chassis", 0, 255), ("port", "port", 0, 255),
-              ("bus_nr", "busNr", 1, 254), ("index", "target index", 0, 30))  # fmt: skip
+              ("bus_nr", "busNr", 1, 254), ("index", "target index", 0, 30),
+              ("mem_reserve_kib", "memReserve", 0, MEM_RESERVE_MAX_KIB))  # fmt: skip
     for name, word, low, high in limits:
         value = getattr(target, name)
         if value is not None and not low <= value <= high:
@@ -206,6 +209,8 @@ def _check_options(scope: Scope, controller: Controller, model: Model) -> None:
     for name, word, models in _OPTIONS:
         if target is not None and getattr(target, name) is not None and model not in models:
             raise qemu_unsupported(f"Option '{word}' is not valid for {_place(controller)}")
+    if target is not None and target.mem_reserve_kib and controller.pci_model is PciControllerName.IOH3420:
+        raise qemu_unsupported(f"Option 'memReserve' is not valid for {_place(controller)}")
     if target is not None and target.index is not None and not (scope.board.pseries and model is Model.PCI_ROOT):
         raise qemu_unsupported(f"Option 'targetIndex' is not valid for {_place(controller)}")
 

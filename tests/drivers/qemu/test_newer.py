@@ -61,12 +61,6 @@ LATER = [
     ),
     ("devices", SSH.format("<knownHosts path='/k'/>"), "<knownHosts path='/k'/>", "<knownHosts>"),
     ("devices", SSH.format("<identity username='u' keyfile='/k'/>"), "keyfile='/k'", "<identity>"),
-    (
-        "devices",
-        "<controller type='pci' model='pcie-root-port' index='1'><target memReserve='4096'/></controller>",
-        "memReserve='4096'",
-        "memReserve",
-    ),
     ("devices", "<interface type='user'><backend type='passt' hostname='h'/></interface>", "hostname='h'", "hostname"),
     ("devices", "<interface type='user'><backend type='passt' fqdn='h.x'/></interface>", "fqdn='h.x'", "fqdn"),
     ("devices", f"<hostdev type='pci'><driver iommufd='yes'/>{PCI}</hostdev>", "iommufd='yes'", "iommufd"),
@@ -143,6 +137,9 @@ HONOURED = """
 <sound model='usb' multichannel='yes'/><audio id='1' type='none'/>
 <watchdog model='itco' action='reset'/>
 <crypto model='virtio' type='qemu'><backend model='builtin' queues='1'/></crypto>
+<controller type='pci' index='1' model='pcie-root-port'><target memReserve='8192'/></controller>
+<controller type='pci' index='2' model='pcie-to-pci-bridge'/>
+<controller type='pci' index='3' model='pci-bridge'><target memReserve='4096'/></controller>
 <pstore backend='acpi-erst'/>
 <iommu model='intel'><driver dma_translation='off'/></iommu>
 """
@@ -152,6 +149,8 @@ WORDS = (
     '"dpofua":true',
     '"multi":true',
     "ICH9-LPC.noreboot=off",
+    '"mem-reserve":8388608',
+    '"mem-reserve":4194304',
     '"dma-translation":false',
     '"driver":"virtio-crypto-pci","cryptodev":"objcrypto0"',
     '"driver":"acpi-erst","id":"pstore0"',

@@ -66,6 +66,11 @@ RULES: dict[str, tuple[str, Code, str]] = {
         Code.CONFIG_UNSUPPORTED,
         "fixed audio settings requires mixing engine",
     ),
+    "reserved memory of an expander": (
+        "<controller type='pci' index='1' model='pci-expander-bus'><target busNr='9' memReserve='1'/></controller>",
+        Code.CONFIG_UNSUPPORTED,
+        "Option 'memReserve' is not valid for PCI controller with index '1', model 'pci-expander-bus'",
+    ),
     "two usb controllers of one number": (
         "<controller type='usb' index='0' model='piix3-uhci'/><controller type='usb' index='0' model='nec-xhci'/>",
         Code.XML_ERROR,
@@ -124,3 +129,12 @@ def test_rules_of_timers(timer: str, message: str) -> None:
 def test_a_plain_guest_keeps_all_rules() -> None:
     disk = FILE.format("", "vda", "virtio", "")
     assert checked(document(disk + NET.format("user", "<model type='virtio'/>"), machine="pc")).name == "g"
+
+
+def test_reserved_memory_is_for_ports_that_can_say_so() -> None:
+    port = "<controller type='pci' index='1' model='pcie-root-port'>{}<target memReserve='{}'/></controller>"
+    checked(document(port.format("", 4096)))
+    with pytest.raises(VirtError, match=r"Option 'memReserve' is not valid for .* and modelName 'ioh3420'"):
+        checked(document(port.format("<model name='ioh3420'/>", 4096)))
+    with pytest.raises(VirtError, match="PCI controller memReserve '18446744073709551615' out of range"):
+        checked(document(port.format("", 2**64 - 1)))
