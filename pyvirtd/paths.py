@@ -133,9 +133,9 @@ class QemuPaths(FamilyPaths):
         """The managed save image."""
         return self.save / f"{name}.save"
 
-    def nvram_file(self, name: str, suffix: str = ".fd") -> Path:
-        """The firmware's variables."""
-        return self.nvram / f"{name}_VARS{suffix}"
+    def nvram_file(self, name: str, format_: str = "raw") -> Path:
+        """The firmware's variables, in a format that QEMU knows by that name."""
+        return self.nvram / f"{name}_VARS.{'fd' if format_ == 'raw' else format_}"
 
     def snapshot_dir(self, name: str) -> Path:
         """The definitions of a domain's snapshots."""

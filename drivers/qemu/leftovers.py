@@ -9,7 +9,7 @@ from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.helpers import tpm
 from pyvirtd.errors import OperationInvalid, from_os_error
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.model.os import LoaderType
+from pyvirtd.model.os import FirmwareFormat, LoaderType
 from pyvirtd.model.storage import FileSource
 from pyvirtd.paths import QemuPaths
 from pyvirtd.util.files import durable_unlink, in_thread
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
 
 
-def nvram_path(definition: DomainDef, paths: QemuPaths) -> Path | None:
-    """The file of the firmware's variables; None where a definition has none, or has them elsewhere than in a file."""
+def nvram_files(definition: DomainDef, paths: QemuPaths) -> list[Path]:
+    """Where the firmware's variables may be; none where a definition has none, or has them elsewhere than in a file."""
     os = definition.os
     if os.nvram is not None and os.nvram.source is not None:
         source = os.nvram.source
-        return Path(source.file) if isinstance(source, FileSource) and source.file else None
+        return [Path(source.file)] if isinstance(source, FileSource) and source.file else []
     if os.nvram is not None and os.nvram.path:
-        return Path(os.nvram.path)
+        return [Path(os.nvram.path)]
     loader = os.loader
     if os.firmware_type is None or (loader is not None and (loader.stateless or loader.type is LoaderType.ROM)):
-        return None
-    return paths.nvram_file(definition.name)
+        return []
+    # The firmware that the last start chose decided.
+    return [paths.nvram_file(definition.name, format_) for format_ in FirmwareFormat]
 
 
 def check_undefine(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:
     """Undefining neither loses variables nor leaves them lying about unasked. Raises OperationInvalid."""
-    path = nvram_path(dom.config, driver.host.paths.qemu)
-    if path is not None and path.exists() and not flags & (Undefine.NVRAM | Undefine.KEEP_NVRAM):
+    there = any(path.exists() for path in nvram_files(dom.config, driver.host.paths.qemu))
+    if there and not flags & (Undefine.NVRAM | Undefine.KEEP_NVRAM):
         raise OperationInvalid("cannot undefine domain with nvram", domain=From.QEMU)
 
 
 async def remove_undefined(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:
     """Remove what the flags say. A TPM that is in use is removed when its guest has ended."""
     paths = driver.host.paths.qemu
-    path = nvram_path(dom.config, paths)
-    if path is not None and flags & Undefine.NVRAM:
+    for path in nvram_files(dom.config, paths) if flags & Undefine.NVRAM else ():
         try:
             await durable_unlink(path, missing_ok=True)
         except OSError as exc:

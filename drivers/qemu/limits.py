@@ -21,13 +21,6 @@ NEWER = tuple(
     for path, name, needs in (
         ("os/shim", "<shim>", "QEMU 10.0"),
         ("os/varstore", "<varstore>", "QEMU 10.1"),
-        ("os/loader[@format='qcow2']", "<loader format='qcow2'>", "firmware images that this daemon gives as raw"),
-        ("os/nvram[@format='qcow2']", "<nvram format='qcow2'>", "variables that this daemon keeps as raw"),
-        (
-            "os/nvram[@templateFormat='qcow2']",
-            "<nvram templateFormat='qcow2'>",
-            "a raw template",
-        ),
         ("cpu[@deprecated_features]", "<cpu deprecated_features>", "QEMU 9.1"),
         ("launchSecurity[@type='sev-snp']", "<launchSecurity type='sev-snp'>", "QEMU 9.1"),
         ("launchSecurity[@type='tdx']", "<launchSecurity type='tdx'>", "QEMU 10.1"),

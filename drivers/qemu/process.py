@@ -33,7 +33,7 @@ from pyvirtd.core import audit_records
 from pyvirtd.core.cgroup import Group
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
-from pyvirtd.drivers.qemu import cgroups, cpu_live, events
+from pyvirtd.drivers.qemu import cgroups, cpu_live, events, firmware_files
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
@@ -52,7 +52,6 @@ from pyvirtd.drivers.qemu.prepare import fill_in
 from pyvirtd.drivers.qemu.run_files import (
     log_end,
     log_header,
-    make_file,
     make_memory_directories,
     open_log,
     remove_memory_directories,
@@ -174,7 +173,7 @@ class Starting:
         )
         await in_thread(make_memory_directories, command.memory_dirs, self._owner)
         for file in command.files:
-            await in_thread(make_file, file, self._owner)
+            await firmware_files.make(file, self.directory, self._owner)
 
     @property
     def _owner(self) -> Owner | None:

@@ -150,6 +150,21 @@ class Os(Element, tag="os"):
     bios: Bios | None = child()
     smbios: SmbiosMode | None = via("smbios", "mode", ignore=("none",), bad="unknown smbios mode '{}'")
 
+    @property
+    def loader_format(self) -> FirmwareFormat:
+        """The format of the firmware's image."""
+        return (self.loader.format_ if self.loader is not None else None) or FirmwareFormat.RAW
+
+    @property
+    def nvram_format(self) -> FirmwareFormat:
+        """The format of the firmware's variables: the firmware's own unless stated."""
+        return (self.nvram.format_ if self.nvram is not None else None) or self.loader_format
+
+    @property
+    def template_format(self) -> FirmwareFormat:
+        """The format of what new variables are made of: theirs unless stated."""
+        return (self.nvram.template_format if self.nvram is not None else None) or self.nvram_format
+
 
 class OsBoot(Element, tag="boot"):
     dev: BootDevice = attr(BootDevice.HD, required=True)

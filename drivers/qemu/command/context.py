@@ -126,13 +126,14 @@ class Props(dict[str, Json]):
 class NewFile(NamedTuple):
     """A file that must be there before QEMU starts: with this content, else a copy of `template`. One that exists
     already is left alone where `keep` is set. `variables_of`: the firmware whose variables it holds, and which cannot
-    do without a template."""
+    do without a template. `convert`: the format of the template and the one that is wanted, where they differ."""
 
     path: str
     content: bytes = b""
     template: str | None = None
     keep: bool = False
     variables_of: str | None = None
+    convert: tuple[str, str] | None = None
 
 
 @dataclass(slots=True)

@@ -4,8 +4,8 @@ from pyvirtd.drivers.qemu.capabilities.firmware import DEFAULT_LOADERS
 from pyvirtd.drivers.qemu.command.block import format_props, storage_props
 from pyvirtd.drivers.qemu.command.context import Builder, NewFile
 from pyvirtd.drivers.qemu.command.firmware_select import template_of
-from pyvirtd.model.os import LoaderType
-from pyvirtd.model.storage import FileSource, StorageFormat
+from pyvirtd.model.os import FirmwareFormat, LoaderType
+from pyvirtd.model.storage import AnySource, FileSource, StorageFormat
 
 PFLASH0, PFLASH1 = "libvirt-pflash0", "libvirt-pflash1"
 DEFAULT_PAIRS = tuple(f"{code}:{variables}" for code, variables in DEFAULT_LOADERS)
@@ -28,17 +28,25 @@ def build_firmware_nodes(build: Builder) -> None:
     nodes = firmware_nodes(build)
     if not nodes or os.loader is None:
         return
-    build.command.add("-blockdev", storage_props(build, FileSource(file=os.loader.path), PFLASH0).text())
-    readonly = bool(os.loader.readonly)
-    build.command.add("-blockdev", format_props(StorageFormat.RAW, PFLASH0, readonly=readonly).text())
+    _flash(build, FileSource(file=os.loader.path), PFLASH0, os.loader_format, readonly=bool(os.loader.readonly))
     if len(nodes) > 1 and os.nvram is not None:
         source = os.nvram.source or FileSource(file=os.nvram.path)
         if isinstance(source, FileSource) and source.file:
             template = template_of(build.definition, build.config.nvram or DEFAULT_PAIRS)
             keep = not build.context.reset_nvram
-            build.command.files.append(NewFile(source.file, template=template, keep=keep, variables_of=os.loader.path))
-        build.command.add("-blockdev", storage_props(build, source, PFLASH1).text())
-        build.command.add("-blockdev", format_props(StorageFormat.RAW, PFLASH1, readonly=False).text())
+            made = NewFile(source.file, template=template, keep=keep, variables_of=os.loader.path)
+            if os.template_format is not os.nvram_format:
+                made = made._replace(convert=(os.template_format, os.nvram_format))
+            build.command.files.append(made)
+        _flash(build, source, PFLASH1, os.nvram_format, readonly=False)
+
+
+def _flash(build: Builder, source: AnySource, name: str, kind: FirmwareFormat, *, readonly: bool) -> None:
+    build.command.add("-blockdev", storage_props(build, source, name).text())
+    props = format_props(StorageFormat(kind), name, readonly=readonly)
+    if kind is not FirmwareFormat.RAW:
+        props["backing"] = None  # whatever its header says
+    build.command.add("-blockdev", props.text())
 
 
 def build_firmware(build: Builder) -> None:

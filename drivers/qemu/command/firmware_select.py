@@ -8,7 +8,7 @@ from pyvirtd.drivers.qemu.capabilities.firmware import Firmware, directories_key
 from pyvirtd.errors import OperationFailed
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.features import Features, Smm
-from pyvirtd.model.os import FirmwareFeatureName, Loader, LoaderType, Nvram
+from pyvirtd.model.os import FirmwareFeatureName, FirmwareFormat, Loader, LoaderType, Nvram
 from pyvirtd.paths import QemuPaths
 
 _cache: tuple[tuple[int, ...], tuple[Firmware, ...]] | None = None
@@ -38,6 +38,8 @@ def select_firmware(live: DomainDef, firmware: Iterable[Firmware], paths: QemuPa
     loader = os.loader = os.loader or Loader()
     loader.path = found.executable
     os.firmware_type = None
+    if found.format != FirmwareFormat.RAW:
+        loader.format_ = FirmwareFormat(found.format)
     if found.device != "flash":
         loader.type = LoaderType.ROM
         return
@@ -45,8 +47,11 @@ def select_firmware(live: DomainDef, firmware: Iterable[Firmware], paths: QemuPa
     if found.mode != "stateless" and not loader.stateless:
         nvram = os.nvram = os.nvram or Nvram()
         nvram.template = nvram.template or found.nvram_template
+        nvram.format_ = nvram.format_ or loader.format_
+        if (template := found.nvram_format or found.format) != os.nvram_format:
+            nvram.template_format = FirmwareFormat(template)
         if not nvram.path and nvram.source is None:
-            nvram.path = str(paths.nvram_file(live.name))
+            nvram.path = str(paths.nvram_file(live.name, os.nvram_format))
     if found.secure:
         features = live.features = live.features or Features()
         features.smm = features.smm or Smm()
@@ -71,8 +76,10 @@ def _loader_fits(live: DomainDef, firmware: Firmware) -> bool:
         stateless = loader is not None and bool(loader.stateless)
         if stateless != (firmware.mode == "stateless") or firmware.mode == "combined":
             return False
-        if firmware.format != "raw" or firmware.nvram_format not in (None, "raw"):
+        if not {firmware.format, firmware.nvram_format or firmware.format} <= set(FirmwareFormat):
             return False
+    if loader is not None and loader.format_ not in (None, firmware.format):
+        return False
     return not (loader is not None and loader.secure and not firmware.secure)
 
 

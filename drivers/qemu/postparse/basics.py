@@ -206,8 +206,9 @@ def complete_firmware(scope: Scope, paths: QemuPaths | None) -> None:
         loader.type = LoaderType.ROM
     if loader.type is LoaderType.PFLASH and loader.path and loader.readonly and not loader.stateless:
         nvram = os.nvram = os.nvram or Nvram()
+        nvram.format_ = nvram.format_ or loader.format_
         if not nvram.path and nvram.source is None and paths is not None:
-            nvram.path = str(paths.nvram_file(name))
+            nvram.path = str(paths.nvram_file(name, os.nvram_format))
 
 
 def complete_labels(scope: Scope) -> None:

@@ -8,6 +8,7 @@ from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.os import (
     FirmwareFeatureName,
+    FirmwareFormat,
     FwcfgSysinfo,
     Loader,
     LoaderType,
@@ -100,6 +101,8 @@ def _check_automatic(definition: DomainDef) -> None:
         raise detail("loader attribute 'secure' cannot be specified when firmware autoselection is enabled")
     if os.nvram is not None and os.nvram.template:
         raise detail("nvram attribute 'template' cannot be specified when firmware autoselection is enabled")
+    if os.nvram is not None and os.nvram.template_format is not None:
+        raise detail("nvram attribute 'templateFormat' cannot be specified when firmware autoselection is enabled")
     states = {feature.name: feature.enabled for feature in os.firmware}
     keys, secure = FirmwareFeatureName.ENROLLED_KEYS, FirmwareFeatureName.SECURE_BOOT
     if states.get(keys) and states.get(secure) is False:
@@ -121,6 +124,8 @@ def _check_manual(definition: DomainDef) -> None:
         raise detail("no loader path specified and firmware auto selection disabled")
     if loader is None:
         return
+    if loader.type is not LoaderType.PFLASH and os.loader_format is not FirmwareFormat.RAW:
+        raise detail(f"loader format '{os.loader_format}' is only supported with loader type 'pflash'")
     if loader.stateless:
         if os.nvram is not None and os.nvram.template:
             raise detail("NVRAM template is not permitted when loader is stateless")

@@ -29,14 +29,6 @@ VIRTIO_MEM = "<memory model='virtio-mem'><target dynamicMemslots='yes'><size uni
 LATER = [
     ("os", "<shim>/shim.efi</shim>", "<shim>/shim.efi</shim>", "<shim>"),
     ("os", "<varstore template='/t' path='/p'/>", "<varstore template='/t' path='/p'/>", "<varstore>"),
-    ("os", "<loader type='pflash' format='qcow2'>/l</loader>", "format='qcow2'", "<loader format='qcow2'>"),
-    ("os", FLASH + "<nvram format='qcow2'>/n</nvram>", "format='qcow2'", "<nvram format='qcow2'>"),
-    (
-        "os",
-        FLASH + "<nvram template='/t' templateFormat='qcow2'>/n</nvram>",
-        "templateFormat=",
-        "<nvram templateFormat",
-    ),
     ("after", "<cpu mode='maximum' deprecated_features='off'/>", "deprecated_features='off'", "deprecated_features"),
     ("end", "<launchSecurity type='sev-snp'><policy>0x30000</policy></launchSecurity>", "0x30000", "sev-snp"),
     ("end", "<launchSecurity type='tdx'><mrOwner>abc</mrOwner></launchSecurity>", "<mrOwner>abc", "tdx"),
