@@ -240,6 +240,6 @@ def build_iommu(build: Builder) -> None:
     props, driver = Props(driver="intel-iommu", id=iommu.info.alias), iommu.driver
     if driver is not None:
         props.put("intremap", on_off(driver.intremap)).put("caching-mode", driver.caching_mode)
-        props.put("dma-translation", driver.dma_translation)
+        props.put("dma-translation", driver.dma_translation).put("pt", driver.passthrough)
         props.put("eim", on_off(driver.eim)).put("device-iotlb", driver.iotlb).put("aw-bits", driver.aw_bits or None)
     build.device(props)

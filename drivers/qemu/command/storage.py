@@ -67,7 +67,8 @@ def _network(build: Builder, source: NetworkSource, name: str) -> Props:
         case StorageProtocol.SSH:
             host = source.host[0]
             server: Json = {"host": host.name or "", "port": str(host.port or 22)}
-            return Props(driver="ssh", path=source.name or "", server=server)
+            user = source.ssh_identity.username if source.ssh_identity is not None else None
+            return Props(driver="ssh", path=source.name or "", server=server).put("user", user)
         case StorageProtocol.ISCSI:
             return iscsi_props(source)
         case StorageProtocol.RBD:

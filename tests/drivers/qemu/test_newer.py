@@ -5,6 +5,8 @@ import pytest
 from pyvirtd.drivers.qemu.limits import check_start
 from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.domain import DomainDef
+from tests.drivers.qemu.command_lines import words
+from tests.drivers.qemu.definitions import checked, document
 from tests.support.domains import bare_domain
 from tests.support.host import SystemHost
 
@@ -52,7 +54,8 @@ LATER = [
         "vhostvdpa",
     ),
     ("devices", SSH.format("<knownHosts path='/k'/>"), "<knownHosts path='/k'/>", "<knownHosts>"),
-    ("devices", SSH.format("<identity username='u' keyfile='/k'/>"), "keyfile='/k'", "<identity>"),
+    ("devices", SSH.format("<identity username='u' keyfile='/k'/>"), "keyfile='/k'", "<identity keyfile>"),
+    ("devices", SSH.format("<identity username='u' agentsock='/a'/>"), "agentsock='/a'", "<identity agentsock>"),
     ("devices", "<interface type='user'><backend type='passt' hostname='h'/></interface>", "hostname='h'", "hostname"),
     ("devices", "<interface type='user'><backend type='passt' fqdn='h.x'/></interface>", "fqdn='h.x'", "fqdn"),
     ("devices", f"<hostdev type='pci'><driver iommufd='yes'/>{PCI}</hostdev>", "iommufd='yes'", "iommufd"),
@@ -66,7 +69,6 @@ LATER = [
     ("devices", LKCF, "<backend model='lkcf'/>", "<backend model='lkcf'>"),
     ("devices", VIRTIO_MEM, "dynamicMemslots='yes'", "dynamicMemslots"),
     ("devices", "<iommu model='intel'><driver xtsup='on'/></iommu>", "xtsup='on'", "xtsup"),
-    ("devices", "<iommu model='intel'><driver passthrough='on'/></iommu>", "passthrough='on'", "passthrough"),
     ("devices", "<iommu model='virtio'><driver granule='4k'/></iommu>", "granule='4k'", "granule"),
 ]
 
@@ -108,6 +110,7 @@ HYPERV = (
         ("devices", "<sound model='usb' multichannel='yes'/>", "multichannel='yes'"),
         ("devices", "<watchdog model='itco' action='reset'/>", "model='itco'"),
         ("devices", "<iommu model='intel'><driver dma_translation='off'/></iommu>", "dma_translation='off'"),
+        ("devices", SSH.format("<identity username='u'/>"), "<identity username='u'/>"),
         ("devices", "<disk><target dev='sda' bus='scsi' dpofua='on'/></disk>", "dpofua='on'"),
         (
             "devices",
@@ -133,7 +136,7 @@ HONOURED = """
 <controller type='pci' index='2' model='pcie-to-pci-bridge'/>
 <controller type='pci' index='3' model='pci-bridge'><target memReserve='4096'/></controller>
 <pstore backend='acpi-erst'/>
-<iommu model='intel'><driver dma_translation='off'/></iommu>
+<iommu model='intel'><driver dma_translation='off' passthrough='off'/></iommu>
 """
 WORDS = (
     "i8042=off",
@@ -143,7 +146,7 @@ WORDS = (
     "ICH9-LPC.noreboot=off",
     '"mem-reserve":8388608',
     '"mem-reserve":4194304',
-    '"dma-translation":false',
+    '"dma-translation":false,"pt":false',
     '"driver":"virtio-crypto-pci","cryptodev":"objcrypto0"',
     '"driver":"acpi-erst","id":"pstore0"',
     "/nvram/newer_PSTORE.raw",
@@ -161,6 +164,11 @@ def test_a_guest_with_what_this_qemu_can_do_runs(host: SystemHost) -> None:
     finally:
         host.ok("destroy newer")
         host.ok("undefine newer")
+
+
+def test_account_on_an_ssh_server_is_told_to_qemu() -> None:
+    nodes = words(checked(document(SSH.format("<identity username='u'/>")))).nodes
+    assert nodes["libvirt-1-storage"]["user"] == "u"
 
 
 def test_blob_resources_are_asked_of_the_card(host: SystemHost) -> None:
