@@ -83,6 +83,11 @@ class Nvram(Element, tag="nvram"):
     path: str | None = content()
     source: NvramSource | None = child(switch="^type")
 
+    @property
+    def placed(self) -> bool:
+        """Somebody said where they are."""
+        return bool(self.path) or self.source is not None
+
     def parsed(self, node: Node, view: View) -> None:
         if self.type is not None and self.source is None:
             raise InternalError(f"<nvram type='{self.type}'> has no source", domain=ErrorDomain.DOMAIN)
@@ -157,8 +162,11 @@ class Os(Element, tag="os"):
 
     @property
     def nvram_format(self) -> FirmwareFormat:
-        """The format of the firmware's variables: the firmware's own unless stated."""
-        return (self.nvram.format_ if self.nvram is not None else None) or self.loader_format
+        """The format of the firmware's variables: unless stated the firmware's own, and raw where they have a place."""
+        nvram = self.nvram
+        if nvram is not None and nvram.format_ is not None:
+            return nvram.format_
+        return FirmwareFormat.RAW if nvram is not None and nvram.placed else self.loader_format
 
     @property
     def template_format(self) -> FirmwareFormat:

@@ -17,7 +17,7 @@ def firmware_nodes(build: Builder) -> list[str]:
     if loader is None or loader.type is not LoaderType.PFLASH or not loader.path:
         return []
     nodes = [f"{PFLASH0}-format"]
-    if nvram is not None and (nvram.path or nvram.source is not None):
+    if nvram is not None and nvram.placed:
         nodes.append(f"{PFLASH1}-format")
     return nodes
 

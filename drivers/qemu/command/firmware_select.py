@@ -47,10 +47,11 @@ def select_firmware(live: DomainDef, firmware: Iterable[Firmware], paths: QemuPa
     if found.mode != "stateless" and not loader.stateless:
         nvram = os.nvram = os.nvram or Nvram()
         nvram.template = nvram.template or found.nvram_template
-        nvram.format_ = nvram.format_ or loader.format_
+        if not nvram.placed:
+            nvram.format_ = nvram.format_ or loader.format_
         if (template := found.nvram_format or found.format) != os.nvram_format:
             nvram.template_format = FirmwareFormat(template)
-        if not nvram.path and nvram.source is None:
+        if not nvram.placed:
             nvram.path = str(paths.nvram_file(live.name, os.nvram_format))
     if found.secure:
         features = live.features = live.features or Features()

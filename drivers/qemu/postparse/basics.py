@@ -206,9 +206,9 @@ def complete_firmware(scope: Scope, paths: QemuPaths | None) -> None:
         loader.type = LoaderType.ROM
     if loader.type is LoaderType.PFLASH and loader.path and loader.readonly and not loader.stateless:
         nvram = os.nvram = os.nvram or Nvram()
-        nvram.format_ = nvram.format_ or loader.format_
-        if not nvram.path and nvram.source is None and paths is not None:
-            nvram.path = str(paths.nvram_file(name, os.nvram_format))
+        if not nvram.placed:
+            nvram.format_ = nvram.format_ or loader.format_
+            nvram.path = str(paths.nvram_file(name, os.nvram_format)) if paths is not None else None
 
 
 def complete_labels(scope: Scope) -> None:

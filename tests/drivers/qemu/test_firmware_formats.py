@@ -75,6 +75,12 @@ def automatic(os: str, *found: Firmware) -> str:
             f"<nvram template='/fw/VARS.qcow2' templateFormat='raw' format='qcow2'>{NVRAM}/g_VARS.qcow2</nvram>",
         ),
         (
+            "<loader format='qcow2'/><nvram>/v</nvram>",
+            (QCOW2,),
+            "<loader readonly='yes' type='pflash' format='qcow2'>/fw/CODE.qcow2</loader>"
+            "<nvram template='/fw/VARS.qcow2' templateFormat='qcow2'>/v</nvram>",
+        ),
+        (
             "<nvram format='qcow2'/>",
             (RAW,),
             f"<loader readonly='yes' type='pflash'>/fw/CODE.raw</loader>"
