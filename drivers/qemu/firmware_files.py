@@ -4,15 +4,10 @@ import contextlib
 import json
 from pathlib import Path
 
-from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.command.context import NewFile
-from pyvirtd.drivers.qemu.helpers.base import find_program
+from pyvirtd.drivers.qemu.qemu_img import qemu_img
 from pyvirtd.drivers.qemu.run_files import make_file
-from pyvirtd.errors import InternalError, from_os_error
 from pyvirtd.util.files import Owner, in_thread
-from pyvirtd.util.process import run
-
-CONVERT_S = 60.0
 
 
 async def make(file: NewFile, directory: Path, owner: Owner | None) -> None:
@@ -35,11 +30,5 @@ async def _convert(template: str, formats: tuple[str, str], to: Path) -> None:
     source: dict[str, object] = {"driver": str(given), "file": {"driver": "file", "filename": template}}
     if given != "raw":
         source["backing"] = None
-    try:
-        argv = [find_program("qemu-img"), "convert", "-O", str(wanted), f"json:{json.dumps(source)}", str(to)]
-        result = await run(argv, timeout=CONVERT_S)
-    except OSError as exc:
-        raise from_os_error(exc, "cannot run 'qemu-img'", domain=From.QEMU) from exc
-    if result.returncode:
-        words = result.stderr.decode("utf-8", "replace").strip()
-        raise InternalError(f"cannot convert '{template}' from {given} to {wanted}: {words}", domain=From.QEMU)
+    error = f"cannot convert '{template}' from {given} to {wanted}"
+    await qemu_img("convert", "-O", str(wanted), f"json:{json.dumps(source)}", str(to), error=error)

@@ -33,7 +33,7 @@ from pyvirtd.core import audit_records
 from pyvirtd.core.cgroup import Group
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
-from pyvirtd.drivers.qemu import cgroups, cpu_live, events, firmware_files
+from pyvirtd.drivers.qemu import cgroups, cpu_live, events, firmware_files, transient
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
@@ -116,6 +116,7 @@ class Starting:
         reader = self.identity if driver.host.privileged else Identity(os.geteuid(), os.getegid())
         await check_presence(driver, self.dom, live, reader)
         await in_thread(detect_chains, live, reader)
+        await transient.lay_over(live, self._owner, self.undo)
         fill_in(live, driver.config, self.paths, self.number)
         driver.ports.assign(live)
         self.undo.callback(driver.ports.release, live)
@@ -442,6 +443,7 @@ async def clean_up(
     driver.ports.release(live)
     await close_interfaces(live)
     await driver.ending_hooks(dom, live, restore_labels(labels))
+    await transient.remove_overlays(live)
 
 
 async def _kill(process: Process) -> None:

@@ -29,17 +29,10 @@ def build_disks(build: Builder, order: BootOrder) -> None:
         if isinstance(disk.source, VhostUserSource):
             _build_vhost_user(build, disk, order)
             continue
-        if disk.transient is not None and _is_transient(build, disk):
-            continue
+        if build.context.standalone and disk.transient is not None and disk.transient.share_backing:
+            continue  # libvirt plugs it in when the guest is there
         build_disk_nodes(build, disk)
         build.device(disk_props(build, disk, order))
-
-
-def _is_transient(build: Builder, disk: Disk) -> bool:
-    """Whether a transient disk is left out of a shown command line: one whose image others share is added later."""
-    if not build.context.standalone:
-        raise ConfigUnsupported(f"transient disk '{disk.target.dev}' is not supported", domain=ErrorDomain.QEMU)
-    return disk.transient is not None and bool(disk.transient.share_backing)
 
 
 def _build_sd(build: Builder, disk: Disk) -> None:

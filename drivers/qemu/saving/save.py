@@ -32,7 +32,8 @@ from pyvirtd.drivers.qemu.saving.document import replacement, saved_cookie, save
 from pyvirtd.drivers.qemu.saving.image import Format, Image, claim
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline, available
 from pyvirtd.drivers.qemu.saving.transfer import check_aborted, send_state
-from pyvirtd.errors import BadCall, OperationFailed, VirtError, from_os_error
+from pyvirtd.drivers.qemu.transient import has_transient
+from pyvirtd.errors import BadCall, OperationFailed, OperationInvalid, VirtError, from_os_error
 from pyvirtd.util.files import in_thread, sync_directory
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ async def save(driver: "QemuDriver", dom: QemuDomain, wanted: Saving, call: str)
     check_flags(wanted.flags)
     async with dom.jobs.long(LongJob.SAVE, call, Job.QUERY | Job.DESTROY | Job.ABORT) as job:
         guest = dom.running
+        if has_transient(dom.live_def):
+            raise OperationInvalid("migration with transient disk is not supported", domain=From.QEMU)
         job.stats = JobStats(DomainJobOperation.SAVE)
         await driver.save_status(dom)
         # A change that has begun is finished even when the daemon ends meanwhile: the next one resumes the guest.

@@ -1,0 +1,19 @@
+"""qemu-img, which makes and converts images: a child process with a deadline."""
+
+from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.drivers.qemu.helpers.base import find_program
+from pyvirtd.errors import InternalError, from_os_error
+from pyvirtd.util.process import run
+
+TIME_S = 60.0
+
+
+async def qemu_img(*words: str, error: str) -> None:
+    """Run qemu-img; `error`: what could not be done, to which its own words are added. Raises VirtError."""
+    try:
+        result = await run([find_program("qemu-img"), *words], timeout=TIME_S)
+    except OSError as exc:
+        raise from_os_error(exc, f"{error}: cannot run qemu-img", domain=From.QEMU) from exc
+    if result.returncode:
+        said = result.stderr.decode("utf-8", "replace").strip()
+        raise InternalError(f"{error}: {said}", domain=From.QEMU)
