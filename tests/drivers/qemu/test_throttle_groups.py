@@ -12,6 +12,7 @@ import pytest
 from pyvirtd.api.types import TypedParam, param_string, param_uint, param_ullong
 from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.drivers.qemu.command import disk_node, top_node
+from pyvirtd.drivers.qemu.command.block import last_node
 from pyvirtd.drivers.qemu.throttle_groups import ThrottleGroups
 from pyvirtd.errors import InvalidArg, VirtError
 from tests.daemon.harness import Answered
@@ -94,6 +95,7 @@ def test_nodes_of_a_running_disk_have_the_filters_on_top() -> None:
     (disk,) = definition.devices.disk
     assert disk_node(disk) == ("libvirt-2-filter", "libvirt-1-format", "libvirt-1-storage")
     assert top_node(disk) == "libvirt-2-filter"
+    assert last_node(definition) == 2
 
 
 def filtered(filters: str, *, device: str = "disk", bus: str = "virtio", extra: str = "") -> str:
@@ -268,6 +270,16 @@ def test_qemu_keeps_to_a_limit_and_to_its_change(throttled: SessionHost) -> None
     assert throttled.ok("domblkstat throttled vda") != ""
     assert f"<total_bytes_sec>{1 << 30}</total_bytes_sec>" in throttled.ok("dumpxml throttled")
     assert "<total_bytes_sec>1048576</total_bytes_sec>" in throttled.ok("dumpxml throttled --inactive")
+
+
+@pytest.mark.guest
+def test_filters_come_back_with_a_saved_guest(throttled: SessionHost) -> None:
+    put(throttled, "slow", LIVE, total_bytes_sec=4096)
+    throttled.ok("managedsave throttled")
+    throttled.ok("start throttled --paused")
+    assert qom_limits(throttled, "slow") == {"bps-total": 4096}
+    blocks = throttled.ok(["qemu-monitor-command", "throttled", '{"execute":"query-block"}'])
+    assert '"node-name":"libvirt-3-filter"' in blocks
 
 
 @pytest.mark.guest
