@@ -51,6 +51,15 @@ def test_directory_that_is_missing_is_named(host: SystemHost, serial: str, words
     host.ok("undefine files")
 
 
+def test_descriptors_that_nobody_gave_are_missed(host: SystemHost) -> None:
+    host.write("/var/lib/libvirt/a.img", "x" * 512)
+    source = "<source file='/var/lib/libvirt/a.img' fdgroup='mine'/>"
+    host.define(bare_domain("files", devices=f"<disk type='file'>{source}<target dev='vda'/></disk>"))
+    said = host.virsh("start files").stderr
+    assert "file descriptor group 'mine' was not associated with the domain" in said
+    host.ok("undefine files")
+
+
 @pytest.mark.parametrize("backing", ["<source type='file'/>", "<access mode='shared'/>"])
 def test_memory_in_files_has_a_directory_while_the_guest_runs(host: SystemHost, backing: str) -> None:
     host.define(bare_domain("memory", extra=f"<memoryBacking>{backing}</memoryBacking>"))
