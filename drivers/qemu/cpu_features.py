@@ -72,6 +72,8 @@ FEATURES: dict[str, Place] = {
 _ORDER = {name: number for number, name in enumerate(FEATURES)}
 
 # Where the spelling differs by more than "-", "_" and ".".
+# What a guest sees of these follows from others, or from the host's kernel; QEMU has no such names.
+NOT_CONFIGURABLE = frozenset({"osxsave", "ospke", "cmt", "mbm_total", "mbm_local"})
 _QEMU_ALIASES = {"pclmulqdq": "pclmuldq", "i64": "lm", "xd": "nx", "ffxsr": "fxsr_opt"}
 _TO_QEMU = {"pclmuldq": "pclmulqdq"}
 _LINUX_ALIASES = {

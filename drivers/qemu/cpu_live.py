@@ -13,7 +13,7 @@ from pyvirtd.drivers.qemu import cpu
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.cpu_compare import ClientCpu, compare
 from pyvirtd.drivers.qemu.cpu_compare import HostCpu as Compared
-from pyvirtd.drivers.qemu.cpu_features import FEATURES, from_qemu, in_order, to_qemu, vendor_name
+from pyvirtd.drivers.qemu.cpu_features import FEATURES, NOT_CONFIGURABLE, from_qemu, in_order, to_qemu, vendor_name
 from pyvirtd.drivers.qemu.cpu_models import libvirt_features, x86_models
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.errors import OperationFailed, VirtError
@@ -78,6 +78,8 @@ def settle(live: DomainDef, caps: QemuCapabilities) -> None:
         return
     if wanted.check is CpuCheck.PARTIAL:
         _check_host(wanted, live, caps)
+    if caps.arch in cpu.X86:
+        wanted.feature = [feature for feature in wanted.feature if feature.name not in NOT_CONFIGURABLE]
     expand(wanted, caps, live.type)
     if wanted.model is not None:
         wanted.model.fallback = CpuFallback.FORBID

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 START_S = 60.0  # for QEMU to answer on its monitor
+START_S_BY_GIB = 4.0  # and for the memory that it may have to allocate first
 ENDING_S = 0.5
 TERM_S = 10.0  # after SIGTERM, as libvirt waits before SIGKILL
 KILL_S = 15.0
@@ -218,7 +219,8 @@ class Starting:
 
     async def connect(self, guest: Guest) -> None:
         """Connect to the monitor, or report why QEMU ended instead."""
-        connecting = asyncio.ensure_future(guest.monitor.connect(self._monitor_path, START_S))
+        patience_s = START_S + START_S_BY_GIB * (self.live.memory.kib or 0) / (1 << 20)
+        connecting = asyncio.ensure_future(guest.monitor.connect(self._monitor_path, patience_s))
         ended = asyncio.ensure_future(guest.process.wait())
         try:
             await asyncio.wait({connecting, ended}, return_when=asyncio.FIRST_COMPLETED)

@@ -3,15 +3,13 @@
 from pyvirtd.drivers.qemu.command.address import on_off
 from pyvirtd.drivers.qemu.command.context import Builder, Props, escape
 from pyvirtd.drivers.qemu.cpu import describe_guest
-from pyvirtd.drivers.qemu.cpu_features import in_order, to_qemu
+from pyvirtd.drivers.qemu.cpu_features import NOT_CONFIGURABLE, in_order, to_qemu
 from pyvirtd.drivers.qemu.cpu_models import libvirt_features
 from pyvirtd.model.cpu import CacheMode, Cpu, CpuMatch, CpuMode, FeaturePolicy, IothreadId, MaxPhysAddrMode
 from pyvirtd.model.features import Features, HypervMode, Timer, TimerName, TlbFlush
 
 _UNMIGRATABLE = {"invtsc"}  # never without being asked for: a guest that has it cannot be moved
 _CHANGING = frozenset({"monitor", "npt"})  # QEMU took them out of models, or put them in, between versions
-# What a guest sees of these follows from others, or from the host's kernel; QEMU has no such names.
-_NOT_CONFIGURABLE = frozenset({"osxsave", "ospke", "cmt", "mbm_total", "mbm_local"})
 _REQUIRED = (FeaturePolicy.FORCE, FeaturePolicy.REQUIRE)
 
 
@@ -84,7 +82,7 @@ def _states(build: Builder, cpu: Cpu) -> dict[str, bool]:
     """The definition's own features, on or off. One that is optional follows the host."""
     states = {}
     for feature in cpu.feature:
-        if feature.name in _NOT_CONFIGURABLE:
+        if feature.name in NOT_CONFIGURABLE:
             continue
         name = to_qemu(feature.name) if build.board.x86 else feature.name
         if feature.policy is FeaturePolicy.OPTIONAL:
