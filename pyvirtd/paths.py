@@ -167,6 +167,10 @@ class QemuPaths(FamilyPaths):
         """The emulated TPM's memory."""
         return self.swtpm / uuid
 
+    def swtpm_workshop(self, uuid: str) -> Path:
+        """Where an emulated TPM is made that is to be kept in a file elsewhere."""
+        return self.swtpm / f"{uuid}.new"
+
     @property
     def swtpm_run(self) -> Path:
         """Sockets and pids of running TPM emulators."""

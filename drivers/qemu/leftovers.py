@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pyvirtd.constants.domain import DomainUndefineFlagsValues as Undefine
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.drivers.qemu.helpers import tpm
+from pyvirtd.drivers.qemu.helpers import tpm, tpm_state
 from pyvirtd.errors import OperationInvalid, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.os import FirmwareFormat, LoaderType
@@ -58,4 +58,4 @@ async def remove_tpm(driver: "QemuDriver", definition: DomainDef, flags: int = 0
     if emulated is None or flags & Undefine.KEEP_TPM:
         return
     if flags & Undefine.TPM or not emulated.persistent_state:
-        await in_thread(tpm.remove_state, driver.host.paths.qemu, definition.uuid or "")
+        await in_thread(tpm_state.remove_state, emulated, driver.host.paths.qemu, definition.uuid or "")

@@ -38,8 +38,6 @@ NEWER = tuple(
         ("devices/hostdev/driver[@model]", "<driver model> of a host device", "a later daemon"),
         ("devices/interface[@type='hostdev']/driver[@model]", "<driver model> of a host device", "a later daemon"),
         ("devices/tpm/backend/profile", "<profile> of a TPM", "swtpm 0.10"),
-        ("devices/tpm/backend[@debug]", "<backend debug> of a TPM", "a later daemon"),
-        ("devices/tpm/backend[@type='emulator']/source", "<source> of an emulated TPM", "a later daemon"),
         ("devices/audio[@type='pipewire']", "<audio type='pipewire'>", "QEMU 8.1"),
         ("devices/sound[@model='virtio']", "<sound model='virtio'>", "QEMU 8.2"),
         ("devices/crypto/backend[@model='lkcf']", "<backend model='lkcf'>", "QEMU with the kernel's cryptography"),

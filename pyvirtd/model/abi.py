@@ -69,7 +69,7 @@ HOST_SIDE: dict[type[Element], set[str]] = {
     chardev.Redirdev: {"source", "protocol", "log"},
     chardev.Rng: {"rate", "backend"},
     chardev.TpmPassthrough: {"device"},
-    chardev.TpmEmulator: {"persistent_state", "encryption", "active_pcr_banks"},
+    chardev.TpmEmulator: {"persistent_state", "encryption", "active_pcr_banks", "debug", "source"},
     chardev.TpmExternal: {"source"},
     sound.Sound: {"audio"},
     graphics.VideoDriver: {"name"},

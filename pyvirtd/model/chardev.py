@@ -15,7 +15,7 @@ from pyvirtd.model.storage import Reconnect, UnixType
 from pyvirtd.model.words import VirtioModel
 from pyvirtd.xml.document import Node
 from pyvirtd.xml.element import LIVE, Element, View, attr, child, children, content, flag, group, text, via
-from pyvirtd.xml.types import I32, U32, AbsolutePath, OnOff, Uuid, YesNo
+from pyvirtd.xml.types import I32, U32, AbsolutePath, OnOff, Positive32, Uuid, YesNo
 
 
 class ChardevType(StrEnum):
@@ -425,7 +425,7 @@ class TpmStateSource(Element, tag="source"):
     """Where the emulator keeps its state."""
 
     type: TpmStateType | None = attr(required=True)
-    path: str | None = attr(required=True)
+    path: AbsolutePath | None = attr(required=True)
 
 
 class ProfileRemoval(StrEnum):
@@ -444,7 +444,7 @@ class TpmProfile(Element, tag="profile"):
 class TpmEmulator(Element, tag="backend", by="type", case="emulator"):
     version: TpmVersion | None = attr()
     persistent_state: YesNo | None = attr(bad=internal("Invalid persistent_state value, either 'yes' or 'no'"))
-    debug: U32 | None = attr()
+    debug: Positive32 | None = attr()
     encryption: Uuid | None = via("encryption", "secret", bad=internal("Unable to parse secret uuid '{}'"))
     active_pcr_banks: PcrBanks | None = child()
     source: TpmStateSource | None = child()

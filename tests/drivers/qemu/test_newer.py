@@ -61,8 +61,6 @@ LATER = [
     ("devices", f"<hostdev type='pci'><driver iommufd='yes'/>{PCI}</hostdev>", "iommufd='yes'", "iommufd"),
     ("devices", f"<hostdev type='pci'><driver model='igb'/>{PCI}</hostdev>", "model='igb'", "<driver model>"),
     ("devices", TPM.format("", "<profile source='local:x' name='x'/>"), "source='local:x'", "<profile>"),
-    ("devices", TPM.format(" debug='3'", ""), "debug='3'", "<backend debug>"),
-    ("devices", TPM.format("", "<source type='dir' path='/s'/>"), "path='/s'", "<source> of an emulated TPM"),
     ("devices", "<audio id='1' type='pipewire' runtimeDir='/r'/>", "runtimeDir='/r'", "pipewire"),
     ("devices", "<sound model='virtio' streams='2'/>", "streams='2'", "<sound model='virtio'>"),
     ("devices", FOLDER, "<gid start='0' target='100' count='9'/>", "<idmap>"),

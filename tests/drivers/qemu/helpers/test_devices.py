@@ -95,6 +95,33 @@ def test_tpm_of_a_transient_guest_goes_unless_it_is_to_stay(host: SystemHost) ->
         assert len(host.run(["ls", STATE]).stdout.split()) == left
 
 
+@needs_swtpm
+@pytest.mark.parametrize(("kind", "made"), [("dir", "state/tpm2-00.permall"), ("file", "state")])
+def test_tpm_keeps_its_state_where_it_is_told_and_talks_as_loud(host: SystemHost, kind: str, made: str) -> None:
+    source = f"<source type='{kind}' path='/var/lib/libvirt/tpm/state'/>"
+    banks = "<active_pcr_banks><sha256/></active_pcr_banks>"
+    devices = TPM.replace(" version", " debug='5' version").replace("/></tpm>", f">{banks}{source}</backend></tpm>")
+    host.write("/var/lib/libvirt/tpm/beside", "")
+    host.run(["chmod", "755", "/var/lib/libvirt/tpm"])
+    name = f"kept-in-{kind}"
+    host.define(bare_domain(name, devices=devices))
+    try:
+        for _ in range(2):
+            host.ok(f"start {name} --paused")
+            words = host.run(["sh", "-c", f"tr '\\0' ' ' </proc/$(cat /run/libvirt/qemu/swtpm/*{name}*.pid)/cmdline"])
+            assert f"{'backend-uri=file://' if kind == 'file' else 'dir='}/var/lib/libvirt/tpm/state" in words.stdout
+            assert "-swtpm.log,level=5 " in words.stdout
+            host.ok(f"destroy {name}")
+            assert host.path(f"/var/lib/libvirt/tpm/{made}").exists()
+        log = host.path(f"/var/log/swtpm/libvirt/qemu/{name}-swtpm.log").read_text()
+        assert log.count("Successfully created RSA 2048 EK") == 1
+        assert "Successfully activated PCR banks sha256" in log
+        assert not list(host.path(STATE).glob(host.ok(f"domuuid {name}")))
+    finally:
+        host.ok(f"undefine {name}")
+    assert [path.name for path in host.path("/var/lib/libvirt/tpm").iterdir()] == ["beside"]
+
+
 def test_folder_that_cannot_be_shared_is_told_with_the_helpers_own_words(host: SystemHost) -> None:
     host.write("/var/lib/libvirt/plain", "a file")
     host.define(bare_domain("folder", devices=FOLDER.replace("folder'", "nowhere'"), extra=SHARED))
