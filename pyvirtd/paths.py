@@ -17,6 +17,9 @@ SHORT_NAME_MAX = 20
 DAEMON = "libvirtd"
 
 
+PCI_NOTE = ".pci"
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
     """A directory to make at the start. `guest_owned`: it belongs to the user that QEMU runs as."""
@@ -184,6 +187,10 @@ class QemuPaths(FamilyPaths):
 
     def swtpm_pid(self, domain_id: int, name: str) -> Path:
         return self.swtpm_run / f"{short_name(domain_id, name)}-swtpm.pid"
+
+    def pci_note(self, short: str) -> Path:
+        """Which PCI devices of the host were taken from their drivers for a guest; `short`: as `short_name` says."""
+        return self.run / f"{short}{PCI_NOTE}"
 
     def virtiofs_socket(self, domain_id: int, name: str, alias: str) -> Path:
         return self.domain_dir(domain_id, name) / f"{alias}-fs.sock"

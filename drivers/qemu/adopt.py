@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import shutil
 import signal
 from enum import IntEnum
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 
 ADOPT_S = 20.0  # for a guest's monitor to answer a daemon that comes back, before it is tried again
 RETRY_S = 5.0
+KILL_MS = 5000
 PATIENCE_S = 3.0
 REASONS: dict[DomainState, type[IntEnum]] = {
     DomainState.RUNNING: DomainRunningReason,
@@ -150,7 +152,8 @@ async def adopt_all(driver: "QemuDriver") -> None:
     """
     paths = driver.host.paths.qemu
     texts = await in_thread(_read_all, paths.run)
-    await in_thread(_end_unborn, paths)
+    for short in await in_thread(_end_unborn, paths):
+        await driver.pci.take_back_left(short)
     tasks = [driver.host.tasks.start(_adopt_one(driver, name, text), f"adoption of {name}") for name, text in texts]
     if tasks:
         await asyncio.wait(tasks, timeout=PATIENCE_S)
@@ -167,15 +170,15 @@ def _read_all(directory: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _end_unborn(paths: QemuPaths) -> None:
-    """End what a start left that was cut off before there was a status file: its vcpus never ran.
+def _end_unborn(paths: QemuPaths) -> list[str]:
+    """End what a start left that was cut off before there was a status file: its vcpus never ran. The runs' names.
 
     Its runtime directory is there and no status file of that name; its QEMU has the key's path on the command line.
     """
     known = {path.stem[:SHORT_NAME_MAX] for path in paths.run.glob("*.xml")}
     stale = [path for path in paths.lib.glob("domain-*-*") if path.name.split("-", 2)[2] not in known]
     if not stale:
-        return
+        return []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -183,10 +186,23 @@ def _end_unborn(paths: QemuPaths) -> None:
             words = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
             if any(f"{path}/master-key.aes" in words for path in stale):
                 log.warning("process %s is of a start that was cut short, and is ended", entry.name)
-                os.kill(int(entry.name), signal.SIGKILL)
+                _kill(int(entry.name))
     for path in stale:
         end_orphans(paths, path.name.removeprefix("domain-"))
         shutil.rmtree(path, ignore_errors=True)
+    return [path.name.removeprefix("domain-") for path in stale]
+
+
+def _kill(pid: int) -> None:
+    """End a process, and wait a while until it has let its devices go. Raises OSError."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        gone = select.poll()
+        gone.register(pidfd, select.POLLIN)
+        gone.poll(KILL_MS)
+    finally:
+        os.close(pidfd)
 
 
 async def _adopt_one(driver: "QemuDriver", name: str, text: str) -> None:
@@ -272,6 +288,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     dom.live.id = dom.id
     dom.set_state(*_state(status))
     driver.ports.adopt(dom.live)
+    driver.pci.adopt(dom.live)
     reserve_interfaces(dom.live)
     guest.labels = driver.labels(dom.live)
     guest.group = await cgroups.find(driver, dom.live, running.pid)

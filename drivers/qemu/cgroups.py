@@ -6,7 +6,6 @@ have none. Limits at the start are those of the definition; later ones are `tune
 
 import asyncio
 import logging
-import os
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -76,7 +75,7 @@ async def place(driver: "QemuDriver", live: DomainDef, number: int, pid: int) ->
         group = await in_thread(make_unit_group, hierarchies, path)
     else:
         group = await in_thread(_make_own, hierarchies, partition, machine)
-    acl = driver.config.cgroup_device_acl
+    acl = [*driver.config.cgroup_device_acl, *await in_thread(driver.vfio_nodes, live)]
     group = await in_thread(_enter, group, live, pid, acl)
     driver.host.audit.send(await in_thread(_device_records, group, live, acl))
     shares = live.cputune.shares if live.cputune is not None and group.has("cpu") else None
@@ -295,7 +294,7 @@ def _device_records(group: Group, live: DomainDef, acl: Iterable[str]) -> list[R
     """What `_limit_devices` did, for the audit trail."""
     if "devices" not in group.v1:
         return []
-    paths = [*((path, True) for path in acl), *_device_paths(live)]
+    paths = [*((path, True) for path in acl), *opened_paths(live)]
     rules = [(path, limits.device_rule(path, writable=writable)) for path, writable in paths]
     kinds = [("pty", PTYS), *([("scsi-generic", SCSI_GENERIC)] if live.devices.hostdev else [])]
     found = [(path, rule) for path, rule in rules if rule is not None]
@@ -312,16 +311,7 @@ async def allow_paths(dom: QemuDomain, paths: Iterable[str], *, writable: bool =
 
 def device_rules(live: DomainDef) -> set[DeviceRule]:
     """What a definition's devices are on this host."""
-    rules = {limits.device_rule(path, writable=writable) for path, writable in _device_paths(live)}
+    rules = {limits.device_rule(path, writable=writable) for path, writable in opened_paths(live)}
     if live.devices.hostdev:
         rules.add(SCSI_GENERIC)
     return {rule for rule in rules if rule is not None}
-
-
-def _device_paths(live: DomainDef) -> list[tuple[str, bool]]:
-    """The nodes that a definition's devices may be, and whether they are written to."""
-    paths = list(opened_paths(live))
-    if live.devices.hostdev:
-        with suppress(OSError):
-            paths += [(entry.path, True) for entry in os.scandir("/dev/vfio")]
-    return paths

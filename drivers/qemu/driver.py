@@ -33,6 +33,7 @@ from pyvirtd.core.objects import Deferred
 from pyvirtd.core.security import Credentials, Label, labels_of, security_models
 from pyvirtd.core.store import Definitions
 from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, dump_auto, events, leftovers, process
+from pyvirtd.drivers.qemu.assigned import locked_memory, vfio_groups
 from pyvirtd.drivers.qemu.autoshutdown import Policy
 from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
@@ -41,6 +42,7 @@ from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Run
 from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.parts import PARTS
+from pyvirtd.drivers.qemu.pci_owners import PciOwners
 from pyvirtd.drivers.qemu.ports import GraphicsPorts
 from pyvirtd.drivers.qemu.postparse import choose_emulator, complete
 from pyvirtd.drivers.qemu.saving import managed
@@ -93,6 +95,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         # A session has no right to any: its guests stay where its daemon is.
         self.cgroups = Hierarchies.read(self.config.cgroup_controllers) if host.privileged else Hierarchies()
         self.ports = GraphicsPorts(host.qemu_config)
+        self.pci = PciOwners(host.paths.qemu)
         self.arch = host_arch()
         identity = HostIdentity(
             host_uuid(host.daemon_config.host_uuid or "", host.daemon_config.host_uuid_source),
@@ -298,20 +301,27 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
 
     def labels(self, live: DomainDef) -> list[Label]:
         """The files whose owner changes while a guest runs."""
-        return labels_of(live, self.credentials, self.config)
+        return labels_of(live, self.credentials, self.config, vfio_groups(live, self.pci.bus))
+
+    def vfio_nodes(self, live: DomainDef) -> list[str]:
+        """All nodes by which a guest has devices of the host."""
+        groups = vfio_groups(live, self.pci.bus)
+        return [str(self.pci.bus.control), *groups] if groups else []
 
     def helper_run(self, live: DomainDef, number: int, identity: Identity) -> Run:
         """A run of a guest as its helpers see it; `identity`: whom QEMU runs as."""
         return Run(live, number, self.host.paths.qemu, self.config, identity if self.host.privileged else None)
 
-    def limits(self) -> dict[str, int | None]:
-        """QEMU's resource limits, from qemu.conf."""
+    def limits(self, live: DomainDef) -> dict[str, int | None]:
+        """QEMU's resource limits: those of qemu.conf, and what the guest's devices need."""
         config = self.config
         limits: dict[str, int | None] = {}
         if config.max_processes:
             limits["NPROC"] = config.max_processes
         if config.max_files:
             limits["NOFILE"] = config.max_files
+        if (locked := locked_memory(live)) != 0:
+            limits["MEMLOCK"] = locked
         return limits
 
     def find_disk(self, dom: QemuDomain, device: str, path: str, node: object) -> Disk | None:

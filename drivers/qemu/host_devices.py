@@ -12,8 +12,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.host_pci import PciBus
 from pyvirtd.drivers.qemu.command.context import Context
-from pyvirtd.drivers.qemu.command.hostdev import pci_name
 from pyvirtd.errors import (
     ConfigUnsupported,
     InternalError,
@@ -27,19 +27,16 @@ from pyvirtd.model.graphics import DbusGraphics, EglHeadlessGraphics, Gl, Render
 from pyvirtd.model.hostdev import (
     Hostdev,
     MdevSource,
-    PciBackend,
-    PciHostdevSource,
     ScsiHostdevSource,
     UsbHostAddress,
     UsbHostdevSource,
     VhostScsiSource,
 )
-from pyvirtd.model.net import HostdevNetSource, HostPciAddress, InterfaceType, VdpaSource
-from pyvirtd.model.storage import NvmeSource
+from pyvirtd.model.net import InterfaceType, VdpaSource
 from pyvirtd.model.words import StartupPolicy
 
 DRI = Path("/dev/dri")
-VFIO = Path("/dev/vfio/vfio")
+VFIO = Path("/dev/vfio")
 VHOST_SCSI = "/dev/vhost-scsi"
 VHOST_VSOCK = "/dev/vhost-vsock"
 SYS = Path("/sys")
@@ -54,19 +51,8 @@ def find_host_devices(live: DomainDef, ours: ExitStack, context: Context) -> Non
     if live.devices.vsock is not None:
         context.vhost_vsock_fd = _open_vsock(live, ours)
     for net in live.devices.interface:
-        if net.type is InterfaceType.HOSTDEV and isinstance(net.source, HostdevNetSource):
-            address = net.source.address
-            if isinstance(address, HostPciAddress):
-                name = pci_name(address)
-                backend = net.driver.name if net.driver is not None else None
-                _check_pci(name, vfio=str(backend) == PciBackend.VFIO)
-        elif isinstance(net.source, VdpaSource):
+        if isinstance(net.source, VdpaSource):
             context.files[net.info.alias or ""] = _open_vdpa(net.source.dev or "", ours)
-    for disk in live.devices.disk:
-        if isinstance(disk.source, NvmeSource) and disk.source.address is not None:
-            name = pci_name(disk.source.address)
-            _require_pci(name)
-            _check_pci(name, vfio=True)
     for hostdev in list(live.devices.hostdev):
         _find_hostdev(live, hostdev)
 
@@ -77,8 +63,7 @@ def wants_host_devices(live: DomainDef) -> bool:
     return bool(
         devices.hostdev
         or devices.vsock is not None
-        or any(net.type in (InterfaceType.HOSTDEV, InterfaceType.VDPA) for net in devices.interface)
-        or any(isinstance(disk.source, NvmeSource) for disk in devices.disk)
+        or any(net.type is InterfaceType.VDPA for net in devices.interface)
         or any(_gl(graphics) is not None for graphics in devices.graphics)
     )
 
@@ -172,16 +157,10 @@ def _set_cid(fd: int, number: int) -> bool:
 # --- assigned devices -------------------------------------------------------------------------------------------
 
 
-def _asks_vfio(hostdev: Hostdev) -> bool:
-    return hostdev.driver is not None and hostdev.driver.name is PciBackend.VFIO
-
-
 def _find_hostdev(live: DomainDef, hostdev: Hostdev) -> None:
     match hostdev.source:
-        case PciHostdevSource(address=address) if address is not None:
-            _check_pci(pci_name(address), vfio=_asks_vfio(hostdev))
         case MdevSource(address=address):
-            if not supports_vfio():
+            if PciBus(SYS, nodes=VFIO).lacks() is not None:
                 raise _unsupported("Mediated host device assignment requires VFIO support")
             uuid = address.uuid if address is not None else None
             if not (SYS / f"bus/mdev/devices/{uuid}").exists():
@@ -195,36 +174,8 @@ def _find_hostdev(live: DomainDef, hostdev: Hostdev) -> None:
             raise XmlError("SCSI host device doesn't support managed mode", domain=From.NONE)
 
 
-def supports_vfio() -> bool:
-    """The host can give devices to guests: VFIO, and an IOMMU that sets groups apart."""
-    try:
-        return VFIO.exists() and bool(os.listdir(SYS / "kernel/iommu_groups"))
-    except OSError:
-        return False
-
-
 def _unsupported(text: str) -> VirtError:
     return ConfigUnsupported(text, domain=From.QEMU)
-
-
-def _check_pci(name: str, *, vfio: bool) -> None:
-    """A PCI device must be there, and in the hands of VFIO. Raises ConfigUnsupported and SystemError_."""
-    if not supports_vfio():
-        what = "VFIO PCI passthrough" if vfio else "passthrough of host PCI devices"
-        raise _unsupported(f"host doesn't support {what}")
-    device = _require_pci(name)
-    driver = os.path.basename(os.path.realpath(device / "driver")) if (device / "driver").exists() else "no driver"
-    if driver != "vfio-pci":
-        raise _unsupported(f"PCI device {name} is in the hands of {driver}, not of vfio-pci")
-
-
-def _require_pci(name: str) -> Path:
-    """The place of a PCI device in sysfs. Raises SystemError_."""
-    device = SYS / "bus/pci/devices" / name
-    if not (device / "config").exists():
-        absent = FileNotFoundError(errno.ENOENT, "")
-        raise from_os_error(absent, f"Device {name} not found: could not access {device / 'config'}")
-    return device
 
 
 def _find_usb(live: DomainDef, hostdev: Hostdev, source: UsbHostdevSource) -> None:

@@ -35,8 +35,6 @@ NEWER = tuple(
         ("devices/interface/backend[@fqdn]", "<backend fqdn>", "a later passt"),
         ("devices/interface[@type='vhostuser']/backend[@type='passt']", "passt of type 'vhostuser'", "a later passt"),
         ("devices/*/driver[@iommufd='yes']", "<driver iommufd>", "QEMU 9.0"),
-        ("devices/hostdev/driver[@model]", "<driver model> of a host device", "a later daemon"),
-        ("devices/interface[@type='hostdev']/driver[@model]", "<driver model> of a host device", "a later daemon"),
         ("devices/tpm/backend/profile", "<profile> of a TPM", "swtpm 0.10"),
         ("devices/audio[@type='pipewire']", "<audio type='pipewire'>", "QEMU 8.1"),
         ("devices/sound[@model='virtio']", "<sound model='virtio'>", "QEMU 8.2"),

@@ -126,6 +126,8 @@ class Starting:
         context.reset_nvram = bool(flags & DomainCreateFlags.RESET_NVRAM)
         with self._monitor_listener() as listener, ExitStack() as ours:
             context.monitor_fd = listener.fileno()
+            self.undo.push_async_callback(driver.pci.take_back, live)
+            await driver.pci.give(live)
             if wants_host_devices(live):
                 await in_thread(find_host_devices, live, ours, context)
             await open_interfaces(self.undo, ours, driver, live, context)
@@ -205,7 +207,7 @@ class Starting:
                 pass_fds=fds,
                 identity=self.identity if driver.host.privileged else None,
                 drop_capabilities=driver.host.privileged,
-                limits=driver.limits(),
+                limits=driver.limits(self.live),
                 umask=0o002,
                 cwd="/",
                 stdout=fd,
@@ -436,6 +438,7 @@ async def clean_up(
     """Take back from the host what a run was given, and tell the hooks."""
     paths = driver.host.paths.qemu
     await helpers.stop()
+    await driver.pci.take_back(live)
     if not dom.persistent:
         await remove_tpm(driver, live)
     number = live.id if live.id is not None else dom.id

@@ -178,8 +178,8 @@ class Rules(NamedTuple):
         return Label(path, self.label, remember=False, optional=True)
 
 
-def labels_of(live: DomainDef, credentials: Credentials, config: QemuConfig) -> list[Label]:
-    """The files that a guest is given while it runs. Pure: nothing is looked up."""
+def labels_of(live: DomainDef, credentials: Credentials, config: QemuConfig, nodes: Sequence[str] = ()) -> list[Label]:
+    """The files that a guest is given while it runs; `nodes`: more of /dev, as found. Pure: nothing is looked up."""
     own = dac_seclabel(live)
     if not credentials.privileged or not config.dynamic_ownership:
         return []
@@ -192,7 +192,7 @@ def labels_of(live: DomainDef, credentials: Credentials, config: QemuConfig) -> 
         *(label for chardev in _chardevs(live) for label in _chardev_labels(chardev, rules)),
         *(rules.file(path) for path in _boot_files(live)),
         *(rules.file(path) for path in _memory_files(live)),
-        *(rules.device(path) for path in _device_nodes(live)),
+        *(rules.device(path) for path in (*_device_nodes(live), *nodes)),
     ]
 
 

@@ -10,7 +10,7 @@ from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.errors import InternalError, XmlError
 from pyvirtd.model.refusals import internal
 from pyvirtd.xml.document import Node
-from pyvirtd.xml.element import LIVE, Element, View, attr, child, group, via
+from pyvirtd.xml.element import LIVE, Element, View, attr, child, flag, group, via
 from pyvirtd.xml.types import (
     U32,
     Hex1,
@@ -32,6 +32,14 @@ class ZpciAddress(Element, tag="zpci"):
 
     uid: Hex16 | None = attr()
     fid: Hex32 | None = attr()
+
+
+class OrigStates(Element, tag="origstates"):
+    """What is to be done with a PCI device of the host when the guest is gone: the state file's alone."""
+
+    unbind: bool = flag()
+    removeslot: bool = flag()
+    reprobe: bool = flag()
 
 
 class PciNumbers(Element):

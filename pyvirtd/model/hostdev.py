@@ -7,14 +7,14 @@ from enum import StrEnum
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.errors import ConfigUnsupported, XmlError
-from pyvirtd.model.address import Device, DeviceInfo, PciNumbers
+from pyvirtd.model.address import Device, DeviceInfo, OrigStates, PciNumbers
 from pyvirtd.model.disk import SgIo
 from pyvirtd.model.net import Ip, Route, Teaming, UsbId
 from pyvirtd.model.refusals import internal, unsupported, wrong
 from pyvirtd.model.storage import Auth, Initiator, NetworkHost
 from pyvirtd.model.words import StartupPolicy
 from pyvirtd.xml.document import Node
-from pyvirtd.xml.element import LIVE, Element, View, attr, child, children, flag, group, says, text, via
+from pyvirtd.xml.element import LIVE, STATUS, Element, View, attr, child, children, flag, group, says, text, via
 from pyvirtd.xml.types import U32, U64, OnOff, UpperHex8, UpperHex16, UsbVersion, Uuid, YesNo, YesOrNot
 
 
@@ -95,6 +95,7 @@ class HostdevDriver(Element, tag="driver"):
 class PciHostdevSource(Element, tag="source", case="pci"):
     write_filtering: YesNo | None = attr(name="writeFiltering")
     address: PciHostAddress | None = child()
+    origstates: OrigStates | None = child(view=STATUS)
 
 
 class UsbHostdevSource(Element, tag="source", case="usb"):

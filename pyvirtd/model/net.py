@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.errors import XmlDetail, XmlError
-from pyvirtd.model.address import Device, DeviceInfo, PciNumbers, VirtioOptions
+from pyvirtd.model.address import Device, DeviceInfo, OrigStates, PciNumbers, VirtioOptions
 from pyvirtd.model.refusals import Refusal, argument, detail, unsupported, wrong
 from pyvirtd.model.storage import Reconnect, UnixType
 from pyvirtd.model.words import ConnectMode
@@ -257,6 +257,7 @@ class HostdevNetSource(Element, tag="source", case="hostdev"):
     vendor: UsbId | None = child(name="vendor")
     product: UsbId | None = child(name="product")
     address: HostPciAddress | HostUsbAddress | None = child(bad="unknown host device source address type '{}'")
+    origstates: OrigStates | None = child(view=STATUS)
 
     def parsed(self, node: Node, view: View) -> None:
         address = node.find("address")

@@ -13,8 +13,6 @@ from pyvirtd.model.domain import DomainDef
 from pyvirtd.xml.element import LIVE
 
 DOMAIN = "<domain type='qemu'><name>x</name><memory>1</memory><os><type>hvm</type></os><devices>{}</devices></domain>"
-PCI = """<hostdev mode='subsystem' type='pci' managed='yes'>{}<source>
-<address domain='0x0000' bus='0x06' slot='0x12' function='0x5'/></source></hostdev>"""
 USB = "<hostdev mode='subsystem' type='usb'><source{}>{}</source></hostdev>"
 IDS = "<vendor id='0x1234'/><product id='0xbeef'/>"
 PLACE = "<address bus='1' device='2'/>"
@@ -56,21 +54,6 @@ def test_ordinary_guest_has_nothing_looked_up() -> None:
     assert not wants_host_devices(DomainDef.parse(DOMAIN.format("<graphics type='vnc'/><interface type='user'/>")))
 
 
-def test_pci_device_needs_vfio_and_must_be_there(sys: Path) -> None:
-    assert refused(PCI.format("")) == "host doesn't support passthrough of host PCI devices"
-    assert refused(PCI.format("<driver name='vfio'/>")) == "host doesn't support VFIO PCI passthrough"
-    host_devices.VFIO.touch()
-    (sys / "kernel/iommu_groups/1").mkdir(parents=True)
-    assert "Device 0000:06:12.5 not found: could not access" in refused(PCI.format(""))
-    device = sys / "bus/pci/devices/0000:06:12.5"
-    device.mkdir(parents=True)
-    (device / "config").touch()
-    assert "no driver" in refused(PCI.format(""))
-    (sys / "vfio-pci").mkdir()
-    (device / "driver").symlink_to(sys / "vfio-pci")
-    find(PCI.format(""))
-
-
 def test_usb_device_is_found_by_what_it_is_or_where(sys: Path) -> None:
     assert refused(USB.format("", IDS)).startswith(f"cannot open directory '{sys}/bus/usb/devices'")
     add_usb(sys, "1-1", (1, 2), "1234:beef")
@@ -102,12 +85,6 @@ def test_display_that_draws_needs_a_render_node() -> None:
 @pytest.mark.parametrize(
     ("devices", "words"),
     [
-        (
-            "<disk type='nvme' device='disk'><driver name='qemu' type='raw'/><source type='pci' managed='yes'"
-            " namespace='1'><address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></source>"
-            "<target dev='vda' bus='virtio'/></disk>",
-            "Device 0000:01:00.0 not found: could not access ",
-        ),
         ("<interface type='vdpa'><source dev='/nowhere'/></interface>", "Unable to open '/nowhere' for vdpa device"),
         ("<vsock model='virtio'><cid auto='yes'/></vsock>", "unable to open vhost-vsock device"),
         (

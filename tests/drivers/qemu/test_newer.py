@@ -59,7 +59,6 @@ LATER = [
     ("devices", "<interface type='user'><backend type='passt' hostname='h'/></interface>", "hostname='h'", "hostname"),
     ("devices", "<interface type='user'><backend type='passt' fqdn='h.x'/></interface>", "fqdn='h.x'", "fqdn"),
     ("devices", f"<hostdev type='pci'><driver iommufd='yes'/>{PCI}</hostdev>", "iommufd='yes'", "iommufd"),
-    ("devices", f"<hostdev type='pci'><driver model='igb'/>{PCI}</hostdev>", "model='igb'", "<driver model>"),
     ("devices", TPM.format("", "<profile source='local:x' name='x'/>"), "source='local:x'", "<profile>"),
     ("devices", "<audio id='1' type='pipewire' runtimeDir='/r'/>", "runtimeDir='/r'", "pipewire"),
     ("devices", "<sound model='virtio' streams='2'/>", "streams='2'", "<sound model='virtio'>"),
