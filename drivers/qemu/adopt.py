@@ -27,7 +27,7 @@ from pyvirtd.constants.domain import (
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.jobs import LongJob
 from pyvirtd.core.security import domain_identity
-from pyvirtd.drivers.qemu import cgroups, events, process
+from pyvirtd.drivers.qemu import cgroups, events, placement, process
 from pyvirtd.drivers.qemu.command.block import last_node
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import DbusDaemon, Helpers, ReservationHelper, end_orphans
@@ -93,6 +93,7 @@ def status_of(dom: QemuDomain, channels: Path) -> DomStatus:
         fdset=guest.fdsets,
         cpu=guest.own_cpu,
         agent_timeout=dom.agent_timeout,
+        numad=placement.noted_advice(live),
         restored=guest.restored,
         domain=live,
     )
@@ -287,6 +288,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     driver.domains.set_id(dom, status.domain.id if status.domain.id is not None else driver.domains.next_id())
     dom.live.id = dom.id
     dom.set_state(*_state(status))
+    await placement.place_again(dom.live, status.numad)
     driver.ports.adopt(dom.live)
     driver.pci.adopt(dom.live)
     reserve_interfaces(dom.live)

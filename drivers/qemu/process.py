@@ -33,7 +33,7 @@ from pyvirtd.core import audit_records
 from pyvirtd.core.cgroup import Group
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
-from pyvirtd.drivers.qemu import cgroups, cpu_live, events, firmware_files, transient
+from pyvirtd.drivers.qemu import cgroups, cpu_live, events, firmware_files, placement, transient
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
@@ -114,6 +114,7 @@ class Starting:
         await self._directories()
         assign_aliases(live)
         cpu_live.settle(live, caps)
+        await placement.place(live)
         reader = self.identity if driver.host.privileged else Identity(os.geteuid(), os.getegid())
         await check_presence(driver, self.dom, live, reader)
         await in_thread(detect_chains, live, reader)

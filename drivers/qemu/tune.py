@@ -39,7 +39,7 @@ from pyvirtd.core.security import domain_labels
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.stats_net import find_interface
 from pyvirtd.errors import BadCall, ConfigUnsupported, InternalError, OperationInvalid, OperationUnsupported, VirtError
-from pyvirtd.model.cpu import BlkioDevice, CpuTune, NumaMode
+from pyvirtd.model.cpu import BlkioDevice, CpuTune, NumaMode, Placement
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.util.files import in_thread
 from pyvirtd.util.values import cpus_to_map, format_cpus
@@ -152,7 +152,8 @@ class TuneReads(TunePart[QemuDomain]):
         mode = memory.mode if memory is not None else None
         params = [param_int("numa_mode", NUMA_MODES[mode] if mode is not None else 0)]
         if flags & STRING_OKAY:
-            nodes = (memory.nodeset if memory is not None else None) or ()
+            chosen = memory is not None and memory.placement is not Placement.AUTO
+            nodes = (memory.nodeset if memory is not None and chosen else None) or ()
             params.append(param_string("numa_nodeset", format_cpus(nodes)))
         return params
 

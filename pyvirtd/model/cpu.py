@@ -6,7 +6,7 @@ https://libvirt.org/formatdomain.html#cpu-model-and-topology
 from collections.abc import Set
 from enum import StrEnum
 from itertools import pairwise
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.errors import ConfigUnsupported, InternalError, XmlDetail, XmlError
@@ -414,6 +414,14 @@ class NumatuneMemory(Element, tag="memory"):
         elif self.nodeset is not None:
             self.placement = None
 
+    def printed(self, view: View) -> Self:
+        """Which nodes were chosen automatically is nobody's choice."""
+        if self.placement is not Placement.AUTO or self.nodeset is None:
+            return self
+        twin = self.shallow()
+        twin.nodeset = None
+        return twin
+
 
 class MemNode(Element, tag="memnode"):
     cellid: U32 = attr(0, required=True)
@@ -523,6 +531,14 @@ class Vcpu(Element, tag="vcpu"):
         _some(node, "cpuset", self.cpuset)
         if self.placement is Placement.AUTO or (self.cpuset is not None and len(self.cpuset) > MAX_NUMBER):
             self.cpuset = None
+
+    def printed(self, view: View) -> Self:
+        """Which CPUs were chosen automatically is nobody's choice."""
+        if self.placement is not Placement.AUTO or self.cpuset is None:
+            return self
+        twin = self.shallow()
+        twin.cpuset = None
+        return twin
 
 
 class VcpuState(Element, tag="vcpu"):

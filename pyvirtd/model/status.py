@@ -9,7 +9,7 @@ from enum import StrEnum
 from pyvirtd.model.cpu import Cpu
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.xml.element import LIVE, SECURE, STATUS, Element, attr, child, children, flag, text, via
-from pyvirtd.xml.types import I32, I64, U32, U64, HexShort, YesNo
+from pyvirtd.xml.types import I32, I64, U32, U64, CpuSet, HexShort, YesNo
 
 STATUS_VIEW = LIVE | SECURE | STATUS
 
@@ -108,6 +108,13 @@ class StatusRestored(Element, tag="restored"):
     resume: YesNo = attr(False)
 
 
+class StatusAdvice(Element, tag="numad"):
+    """What numad advised for a guest that leaves its place to us."""
+
+    nodeset: CpuSet | None = attr()
+    cpuset: CpuSet | None = attr()
+
+
 class DomStatus(Element, tag="domstatus"):
     """`state` and `reason` are libvirt's words for virDomainState and its reasons."""
 
@@ -125,7 +132,7 @@ class DomStatus(Element, tag="domstatus"):
     job: StatusJob | None = child()
     fakereboot: bool = flag()
     devices: list[StatusDevice] = children(wrap="devices")
-    numad: str | None = via("numad", "nodeset")
+    numad: StatusAdvice | None = child()
     pr_daemon: bool = flag(name="prDaemon")
     lib_dir: str | None = via("libDir", "path")
     channel_target_dir: str | None = via("channelTargetDir", "path")

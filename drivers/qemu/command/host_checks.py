@@ -1,7 +1,5 @@
 """What a definition may say although this QEMU or this host cannot do it: refused only when the guest starts."""
 
-import shutil
-
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.command.backends import check_host_nodes
 from pyvirtd.drivers.qemu.command.context import Builder
@@ -85,9 +83,7 @@ def _check_placement(build: Builder) -> None:
     definition = build.definition
     numa = definition.numatune
     tune = numa.memory if numa is not None else None
-    if definition.vcpu.placement is Placement.AUTO or (tune is not None and tune.placement is Placement.AUTO):
-        if shutil.which("numad") is None:
-            raise OperationFailed("Failed to query numad for the advisory nodeset", domain=ErrorDomain.NONE)
+    if tune is not None and tune.placement is Placement.AUTO and tune.nodeset is None:
         raise _internal("Advice from numad is needed in case of automatic numa placement")
     if numa is not None:
         bound = [*(node.nodeset for node in numa.memnode), tune.nodeset if tune is not None else None]
