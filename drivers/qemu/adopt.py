@@ -27,7 +27,7 @@ from pyvirtd.constants.domain import (
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.jobs import LongJob
 from pyvirtd.core.security import domain_identity
-from pyvirtd.drivers.qemu import cgroups, events, placement, process
+from pyvirtd.drivers.qemu import cgroups, events, placement, process, shares
 from pyvirtd.drivers.qemu.command.block import last_node
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import DbusDaemon, Helpers, ReservationHelper, end_orphans
@@ -155,6 +155,7 @@ async def adopt_all(driver: "QemuDriver") -> None:
     texts = await in_thread(_read_all, paths.run)
     for short in await in_thread(_end_unborn, paths):
         await driver.pci.take_back_left(short)
+        await shares.remove_left(short)
     tasks = [driver.host.tasks.start(_adopt_one(driver, name, text), f"adoption of {name}") for name, text in texts]
     if tasks:
         await asyncio.wait(tasks, timeout=PATIENCE_S)

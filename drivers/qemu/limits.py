@@ -11,10 +11,6 @@ from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.xml.document import parse_document
 
-# <cputune> fields that need the host's resource control.
-RESCTRL = ("cachetune", "memorytune")
-
-
 # What later hypervisors and helpers give: where it stands in a definition, its name for the user, what it needs.
 NEWER = tuple(
     (etree.XPath(path), name, needs)
@@ -60,8 +56,6 @@ def check_start(live: DomainDef) -> None:
 
 
 def _without_effect(live: DomainDef) -> Iterator[str]:
-    if live.cputune is not None:
-        yield from (f"<cputune> {name}" for name in RESCTRL if getattr(live.cputune, name))
     for net in live.devices.interface:
         if net.port_forward and not uses_passt(net):
             yield "<portForward> of an interface without <backend type='passt'/>"

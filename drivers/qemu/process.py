@@ -33,7 +33,7 @@ from pyvirtd.core import audit_records
 from pyvirtd.core.cgroup import Group
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.security import Label, apply_labels, confine, domain_identity, restore_labels
-from pyvirtd.drivers.qemu import cgroups, cpu_live, events, firmware_files, placement, transient
+from pyvirtd.drivers.qemu import cgroups, cpu_live, events, firmware_files, placement, shares, transient
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
@@ -129,6 +129,8 @@ class Starting:
             context.monitor_fd = listener.fileno()
             self.undo.push_async_callback(driver.pci.take_back, live)
             await driver.pci.give(live)
+            self.undo.push_async_callback(shares.remove, live)
+            await shares.make(live)
             if wants_host_devices(live):
                 await in_thread(find_host_devices, live, ours, context)
             await open_interfaces(self.undo, ours, driver, live, context)
@@ -440,6 +442,7 @@ async def clean_up(
     paths = driver.host.paths.qemu
     await helpers.stop()
     await driver.pci.take_back(live)
+    await shares.remove(live)
     if not dom.persistent:
         await remove_tpm(driver, live)
     number = live.id if live.id is not None else dom.id

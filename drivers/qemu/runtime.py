@@ -14,6 +14,7 @@ from pyvirtd.drivers.qemu.cgroups import place_threads
 from pyvirtd.drivers.qemu.command import Context, NetBackend, uses_tap
 from pyvirtd.drivers.qemu.disks import REMOVABLE
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
+from pyvirtd.drivers.qemu.shares import place_vcpus
 from pyvirtd.drivers.qemu.stats_perf import apply_perf
 from pyvirtd.drivers.qemu.stats_qmp import device_alias
 from pyvirtd.drivers.qemu.tune_pins import apply_pins
@@ -105,6 +106,7 @@ async def set_up(driver: "QemuDriver", dom: QemuDomain) -> None:
             await _set_password(guest, "spice", graphics.password, driver.config.spice_password)
     await apply_limits(dom)
     await place_threads(dom)
+    await place_vcpus(dom)
     await apply_pins(dom)
     await apply_schedulers(dom)
     apply_perf(dom)

@@ -12,6 +12,7 @@ from pyvirtd.constants.domain import DomainStatsTypes as Group
 from pyvirtd.core.procstat import ProcessStat, read_process, read_thread
 from pyvirtd.drivers.qemu.blocks_find import Layer, chain, format_node, is_empty, local_path
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
+from pyvirtd.drivers.qemu.shares import cache_params, memory_params
 from pyvirtd.drivers.qemu.stats_image import Image
 from pyvirtd.drivers.qemu.stats_net import Counters, device_of, guest_view
 from pyvirtd.drivers.qemu.stats_off import Sizes, block_header, layers, state_params
@@ -174,7 +175,7 @@ class RunningStats:
             yield param_ullong("cpu.time", process.user_ns + process.system_ns)
             yield param_ullong("cpu.user", process.user_ns)
             yield param_ullong("cpu.system", process.system_ns)
-        yield param_uint("cpu.cache.monitor.count", 0)
+        yield from cache_params(self.live)
         polled = dict.fromkeys(("halt_poll_success_ns", "halt_poll_fail_ns"), 0)
         for vcpu in self.answers.get("kvm vcpu", ()):
             for stat in vcpu["stats"]:
@@ -294,6 +295,9 @@ class RunningStats:
             for vcpu in answer.get("vcpu-dirty-rate", ()):
                 yield param_ullong(f"dirtyrate.vcpu.{vcpu['id']}.megabytes_per_second", vcpu["dirty-rate"])
 
+    def memory(self) -> Iterator[TypedParam]:
+        return memory_params(self.live)
+
     def vm(self) -> Iterator[TypedParam]:
         for answer in self.answers.get("kvm vm", ()):
             yield from kvm_params("vm", answer["stats"], self._kvm_schema("vm"))
@@ -303,7 +307,7 @@ _NO_DIRTY_RATE: Answer = {"status": "unstarted", "start-time": 0, "calc-time": 0
 _NET_NAMES = ("rx.bytes", "rx.pkts", "rx.errs", "rx.drop", "tx.bytes", "tx.pkts", "tx.errs", "tx.drop")
 _TRAFFIC_NAMES = ("rd.reqs", "rd.bytes", "rd.times", "wr.reqs", "wr.bytes", "wr.times", "fl.reqs", "fl.times")
 
-# In the order of the reply. MEMORY tells of monitors of resctrl, which pyvirtd does not set up yet.
+# In the order of the reply.
 _TELLERS: tuple[tuple[Group, Callable[[RunningStats], Iterable[TypedParam]]], ...] = (
     (Group.STATE, RunningStats.state),
     (Group.CPU_TOTAL, RunningStats.cpu),
@@ -313,6 +317,7 @@ _TELLERS: tuple[tuple[Group, Callable[[RunningStats], Iterable[TypedParam]]], ..
     (Group.BLOCK, RunningStats.block),
     (Group.PERF, RunningStats.perf),
     (Group.IOTHREAD, RunningStats.iothread),
+    (Group.MEMORY, RunningStats.memory),
     (Group.DIRTYRATE, RunningStats.dirty_rate),
     (Group.VM, RunningStats.vm),
 )

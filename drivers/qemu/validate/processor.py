@@ -3,6 +3,7 @@
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.postparse.refuse import detail, internal, qemu_unsupported, unsupported, xml
 from pyvirtd.drivers.qemu.postparse.scope import Scope
+from pyvirtd.drivers.qemu.validate.shares import check_shares
 from pyvirtd.errors import XmlError
 from pyvirtd.model.cpu import CacheMode, Cpu, CpuMode, MaxPhysAddrMode, NumaCell, NumaMode, Placement
 from pyvirtd.model.devices import IommuModel
@@ -234,11 +235,8 @@ def check_cputune(scope: Scope) -> None:
             raise unsupported(f"Value of cputune '{name}' must be in range [{QUOTA_MIN}, {QUOTA_MAX}]")
     _check_pins(definition)
     _check_schedules(definition)
+    check_shares(tune, definition.vcpu.count)
     if (tune.cachetune or tune.memorytune) and not scope.kvm:
-        for memory in tune.memorytune:
-            nodes = [node.id for node in memory.node]
-            if len(nodes) != len(set(nodes)):
-                raise XmlError(f"Memory Bandwidth already defined for node {nodes[0]}", domain=ErrorDomain.RESCTRL)
         raise qemu_unsupported("cachetune is only supported for KVM domains")
 
 

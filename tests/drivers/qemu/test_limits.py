@@ -22,11 +22,6 @@ def check(top: str = "", devices: str = "") -> None:
     ("top", "devices", "named"),
     [
         (
-            "<cputune><cachetune vcpus='0'><cache id='0' level='3' type='both' size='3'/></cachetune></cputune>",
-            "",
-            "<cputune> cachetune",
-        ),
-        (
             "",
             USER.format("<bandwidth><inbound average='1'/></bandwidth>"),
             "<bandwidth> of an interface of type 'user'",
