@@ -192,6 +192,9 @@ class QemuPaths(FamilyPaths):
         """Which PCI devices of the host were taken from their drivers for a guest; `short`: as `short_name` says."""
         return self.run / f"{short}{PCI_NOTE}"
 
+    def vhost_user_gpu_pid(self, domain_id: int, name: str, alias: str) -> Path:
+        return self.run / f"{short_name(domain_id, name)}-{alias}-vhost-user-gpu.pid"
+
     def virtiofs_socket(self, domain_id: int, name: str, alias: str) -> Path:
         return self.domain_dir(domain_id, name) / f"{alias}-fs.sock"
 

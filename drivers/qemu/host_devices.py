@@ -14,6 +14,7 @@ from pathlib import Path
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.host_pci import PciBus
 from pyvirtd.drivers.qemu.command.context import Context
+from pyvirtd.drivers.qemu.command.hostdev import VHOST_SCSI, require_vhost_scsi
 from pyvirtd.errors import (
     ConfigUnsupported,
     InternalError,
@@ -37,7 +38,6 @@ from pyvirtd.model.words import StartupPolicy
 
 DRI = Path("/dev/dri")
 VFIO = Path("/dev/vfio")
-VHOST_SCSI = "/dev/vhost-scsi"
 VHOST_VSOCK = "/dev/vhost-vsock"
 SYS = Path("/sys")
 # linux/vhost.h VHOST_VSOCK_SET_GUEST_CID; the first numbers are the hypervisor's, the host's and reserved ones.
@@ -55,6 +55,8 @@ def find_host_devices(live: DomainDef, ours: ExitStack, context: Context) -> Non
             context.files[net.info.alias or ""] = _open_vdpa(net.source.dev or "", ours)
     for hostdev in list(live.devices.hostdev):
         _find_hostdev(live, hostdev)
+        if isinstance(hostdev.source, VhostScsiSource):
+            context.files[hostdev.info.alias or ""] = _open_vhost_scsi(hostdev.source.wwpn or "", ours)
 
 
 def wants_host_devices(live: DomainDef) -> bool:
@@ -88,12 +90,12 @@ def _choose_render_nodes(live: DomainDef) -> None:
         if gl is None:
             continue
         if gl.rendernode is None:
-            gl.rendernode = _render_node()
+            gl.rendernode = render_node()
         else:
             _accessible(gl.rendernode)
 
 
-def _render_node() -> str:
+def render_node() -> str:
     """The first render node that can be used."""
     try:
         names = sorted(os.listdir(DRI))
@@ -118,6 +120,17 @@ def _open_vdpa(path: str, ours: ExitStack) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as exc:
         raise from_os_error(exc, f"Unable to open '{path}' for vdpa device", domain=From.QEMU) from exc
+    ours.callback(os.close, fd)
+    return fd
+
+
+def _open_vhost_scsi(wwpn: str, ours: ExitStack) -> int:
+    """A descriptor by which QEMU reaches a target of the host's kernel. Raises ConfigUnsupported, SystemError_."""
+    require_vhost_scsi(VHOST_SCSI)
+    try:
+        fd = os.open(VHOST_SCSI, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as exc:
+        raise from_os_error(exc, f"Failed to open '{VHOST_SCSI}' for SCSI target '{wwpn}'") from exc
     ours.callback(os.close, fd)
     return fd
 
@@ -167,9 +180,6 @@ def _find_hostdev(live: DomainDef, hostdev: Hostdev) -> None:
                 raise from_os_error(FileNotFoundError(errno.ENOENT, ""), f"mediated device '{uuid}' not found")
         case UsbHostdevSource() as source:
             _find_usb(live, hostdev, source)
-        case VhostScsiSource():
-            if not os.path.exists(VHOST_SCSI):
-                raise ConfigUnsupported(f"vhost-scsi device file '{VHOST_SCSI}' cannot be found", domain=From.NONE)
         case ScsiHostdevSource() if hostdev.managed:
             raise XmlError("SCSI host device doesn't support managed mode", domain=From.NONE)
 

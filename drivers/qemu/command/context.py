@@ -65,6 +65,7 @@ class Context:
     chardevs: dict[str, int] = field(default_factory=dict)  # listening unix sockets
     files: dict[str, int] = field(default_factory=dict)  # files that character devices write to
     logs: dict[str, int] = field(default_factory=dict)  # log files of character devices
+    vhost_user: dict[str, int] = field(default_factory=dict)  # sockets of programs that serve a device, by its alias
     incoming: bool = False  # the guest's state comes over the monitor
     reset_nvram: bool = False  # begin with the firmware's own variables again
     vhost_vsock_fd: int = -1
@@ -92,7 +93,7 @@ class Context:
     @property
     def fds(self) -> list[int]:
         """All descriptors the child must inherit but the monitor's."""
-        found = [*self.chardevs.values(), *self.files.values(), *self.logs.values()]
+        found = [*self.chardevs.values(), *self.files.values(), *self.logs.values(), *self.vhost_user.values()]
         for backend in self.nets.values():
             found += [*backend.taps, *backend.vhosts]
         if self.vhost_vsock_fd >= 0:

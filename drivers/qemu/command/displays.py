@@ -19,6 +19,7 @@ from pyvirtd.model.graphics import (
     SpiceChannelMode,
     SpiceGraphics,
     Video,
+    VideoBackend,
     VideoModel,
     VideoModelType,
     VncGraphics,
@@ -298,6 +299,8 @@ def video_props(build: Builder, video: Video) -> Props:
         put_virtio(props, video.driver.virtio)
     props.put("id", video.info.alias)
     match model.type:
+        case VideoModelType.VIRTIO if _drawn_apart(video):
+            props.put("max_outputs", model.heads or None).put("chardev", _gpu_socket(build, video))
         case VideoModelType.VIRTIO:
             props.put("max_outputs", model.heads or None).put("blob", model.blob)
         case VideoModelType.QXL:
@@ -317,10 +320,25 @@ def video_props(build: Builder, video: Video) -> Props:
     return props
 
 
+def _drawn_apart(video: Video) -> bool:
+    """A program beside QEMU draws it."""
+    return video.driver is not None and video.driver.name is VideoBackend.VHOSTUSER
+
+
+def _gpu_socket(build: Builder, video: Video) -> str:
+    """-chardev of the way to the program that draws, of which there is none where nothing is started."""
+    name, fd = f"chr-vu-{video.info.alias}", build.context.vhost_user.get(video.info.alias or "")
+    build.command.add("-chardev", f"null,id={name}" if fd is None else f"socket,id={name},fd={fd}")
+    return name
+
+
 def _video_driver(build: Builder, video: Video, model: VideoModel) -> str:
     if model.type is VideoModelType.QXL:
         return "qxl-vga" if model.primary else "qxl"
     if model.type is VideoModelType.VIRTIO:
+        if _drawn_apart(video):
+            alone = not model.primary or not build.caps.has_device("vhost-user-vga")
+            return virtio_driver(build, "vhost-user-gpu", video) if alone else "vhost-user-vga"
         accelerated = model.acceleration is not None and bool(model.acceleration.accel3d)
         gl = "-gl" if accelerated else ""
         if model.primary and build.caps.has_device("virtio-vga"):

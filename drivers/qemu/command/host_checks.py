@@ -3,7 +3,8 @@
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.command.backends import check_host_nodes
 from pyvirtd.drivers.qemu.command.context import Builder
-from pyvirtd.errors import ConfigUnsupported, InternalError, NoNetwork, OperationFailed, VirtError, XmlError
+from pyvirtd.drivers.qemu.helpers.vhost_user import find_vhost_user
+from pyvirtd.errors import ConfigUnsupported, InternalError, NoNetwork, VirtError, XmlError
 from pyvirtd.model.chardev import (
     Channel,
     CharBackend,
@@ -45,8 +46,8 @@ def check_host(build: Builder) -> None:
     _check_chardevs(build)
     _check_graphics(build)
     for video in build.definition.devices.video:
-        if video.driver is not None and video.driver.name is VideoBackend.VHOSTUSER:
-            raise OperationFailed("Unable to find a satisfying vhost-user-gpu", domain=ErrorDomain.QEMU)
+        if video.driver is not None and video.driver.name is VideoBackend.VHOSTUSER and build.context.standalone:
+            find_vhost_user("gpu", "vhost-user-gpu")
     for shmem in build.definition.devices.shmem:
         _check_shmem(shmem)
 

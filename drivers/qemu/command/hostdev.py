@@ -3,7 +3,7 @@
 import os
 
 from pyvirtd.constants.error import ErrorDomain
-from pyvirtd.drivers.qemu.command.address import put_address, put_scsi_address
+from pyvirtd.drivers.qemu.command.address import put_address, put_scsi_address, virtio_driver
 from pyvirtd.drivers.qemu.command.block import last_node
 from pyvirtd.drivers.qemu.command.boot import BootOrder
 from pyvirtd.drivers.qemu.command.context import Builder, Props
@@ -21,16 +21,24 @@ from pyvirtd.model.hostdev import (
     ScsiProtocol,
     UsbHostAddress,
     UsbHostdevSource,
+    VhostScsiSource,
 )
 from pyvirtd.model.net import HostdevNetSource, HostPciAddress, HostUsbAddress, Interface, InterfaceType
 from pyvirtd.model.storage import NetworkSource, StorageProtocol
 
 QEMU = ErrorDomain.QEMU
+VHOST_SCSI = "/dev/vhost-scsi"
 
 
 def pci_name(address: PciNumbers) -> str:
     """ "0000:06:12.5" """
     return f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"
+
+
+def require_vhost_scsi(path: str = VHOST_SCSI) -> None:
+    """Raises ConfigUnsupported on a host that has no targets of its kernel."""
+    if not os.path.exists(path):
+        raise ConfigUnsupported(f"vhost-scsi device file '{path}' cannot be found", domain=ErrorDomain.NONE)
 
 
 def of_interface(net: Interface) -> Hostdev:
@@ -78,6 +86,12 @@ def hostdev_props(build: Builder, hostdev: Hostdev, order: BootOrder) -> Props:
             props = _mdev(hostdev, mdev).put("bootindex", order(hostdev))
         case ScsiHostdevSource() as scsi:
             props = _scsi(build, hostdev, scsi).put("bootindex", order(hostdev))
+        case VhostScsiSource() as vhost:
+            fd = build.context.files.get(hostdev.info.alias or "")
+            if build.context.standalone:
+                require_vhost_scsi()
+            props = Props(driver=virtio_driver(build, "vhost-scsi", hostdev, hostdev.model), wwpn=vhost.wwpn)
+            props.put("vhostfd", str(fd) if fd is not None else None).put("id", hostdev.info.alias)
         case _:
             raise ConfigUnsupported(f"hostdev type '{hostdev.type}' is not supported", domain=QEMU)
     put_address(build, props, hostdev.info)

@@ -18,6 +18,7 @@ from pyvirtd.core.driver import Tasks
 from pyvirtd.drivers.qemu.command.context import Context
 from pyvirtd.drivers.qemu.helpers.base import Helper, Run, kill_by_file
 from pyvirtd.drivers.qemu.helpers.dbus import DbusDaemon
+from pyvirtd.drivers.qemu.helpers.gpu import VhostUserGpu, drawn_apart
 from pyvirtd.drivers.qemu.helpers.passt import Passt, uses_passt
 from pyvirtd.drivers.qemu.helpers.reservations import ReservationHelper, wants_reservations
 from pyvirtd.drivers.qemu.helpers.tpm import Swtpm
@@ -32,7 +33,7 @@ from pyvirtd.util.files import in_thread
 log = logging.getLogger(__name__)
 
 # The names by which helpers are known in a list of processes.
-PROGRAMS = frozenset(kind.program for kind in (Swtpm, Virtiofsd, Passt, ReservationHelper, DbusDaemon))
+PROGRAMS = frozenset(kind.program for kind in (Swtpm, Virtiofsd, Passt, ReservationHelper, DbusDaemon, VhostUserGpu))
 
 
 def helpers_of(run: Run) -> Iterator[Helper]:
@@ -48,6 +49,8 @@ def helpers_of(run: Run) -> Iterator[Helper]:
     for net in devices.interface:
         if uses_passt(net):
             yield Passt(run, net)
+    for video in drawn_apart(run.live):
+        yield VhostUserGpu(run, video)
     if wants_reservations(run.live):
         yield ReservationHelper(run)
     own = str(run.paths.dbus_file(run.number, run.name, "sock"))

@@ -29,10 +29,15 @@ class Backend(NamedTuple):
 
 def find_vhost_user(kind: str, title: str, directories: Iterable[Path] = DIRECTORIES) -> str:
     """The program for a kind of device. Raises OperationFailed where the host has none."""
-    for backend in read(directories):
-        if backend.kind == kind and os.access(backend.binary, os.X_OK):
-            return backend.binary
-    raise OperationFailed(f"Unable to find a satisfying {title}", domain=From.QEMU)
+    found = programs(kind, directories)
+    if not found:
+        raise OperationFailed(f"Unable to find a satisfying {title}", domain=From.QEMU)
+    return found[0]
+
+
+def programs(kind: str, directories: Iterable[Path] = DIRECTORIES) -> list[str]:
+    """All programs for a kind of device, the preferred first. Blocks."""
+    return [one.binary for one in read(directories) if one.kind == kind and os.access(one.binary, os.X_OK)]
 
 
 def read(directories: Iterable[Path]) -> Iterator[Backend]:

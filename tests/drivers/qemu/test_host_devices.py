@@ -1,7 +1,9 @@
 """Devices of the host: found, or refused by name."""
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -70,6 +72,24 @@ def test_optional_usb_device_that_is_absent_is_left_out(sys: Path) -> None:
     add_usb(sys, "1-1", (1, 2), "1234:beef")
     live = find(USB.format(" startupPolicy='optional'", IDS.replace("beef", "dead")))
     assert live.devices.hostdev == []
+
+
+def test_target_of_the_kernel_is_reached_by_a_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = tmp_path / "vhost-scsi"
+    monkeypatch.setattr(host_devices, "VHOST_SCSI", str(node))
+    target = (
+        "<hostdev mode='subsystem' type='scsi_host'><source protocol='vhost' wwpn='naa.5001405e6bcc3a55'/></hostdev>"
+    )
+    assert refused(target) == f"vhost-scsi device file '{node}' cannot be found"
+    node.touch(0o400)
+    live = DomainDef.parse(DOMAIN.format(target))
+    live.devices.hostdev[0].info.alias = "hostdev0"
+    context = cast("Any", SimpleNamespace(files={}))
+    with ExitStack() as ours:
+        find_host_devices(live, ours, context)
+        assert os.path.samestat(os.fstat(context.files["hostdev0"]), node.stat())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(context.files["hostdev0"])
 
 
 def test_display_that_draws_needs_a_render_node() -> None:
