@@ -7,7 +7,7 @@ from typing import Annotated, Generic, NamedTuple
 
 from pyvirtd.api.limits import DOMAIN_JOB_STATS_MAX, DOMAIN_SAVE_PARAMS_MAX
 from pyvirtd.api.rpc import REMOTE, Answer, Part, When, rpc
-from pyvirtd.api.types import D, TypedParam
+from pyvirtd.api.types import Consent, D, TypedParam
 from pyvirtd.constants.domain import DomainSaveImageXMLFlags
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.wire.xdr import Int, Max, Str, UHyper, UInt
@@ -40,7 +40,7 @@ class SavePart(Part, Generic[D], program=REMOTE, error_domain=From.DOMAIN):
     def domain_core_dump(self, dom: D, to: Str, flags: UInt) -> Answer[None]: ...
 
     @rpc(54, "domain:start", "domain:write")
-    def domain_restore(self, from_: Str) -> Answer[None]: ...
+    def domain_restore(self, from_: Str, consent: Consent) -> Answer[None]: ...
 
     @rpc(55, "domain:hibernate")
     def domain_save(self, dom: D, to: Str) -> Answer[None]: ...
@@ -64,13 +64,13 @@ class SavePart(Part, Generic[D], program=REMOTE, error_domain=From.DOMAIN):
     def domain_save_flags(self, dom: D, to: Str, dxml: Str | None, flags: UInt) -> Answer[None]: ...
 
     @rpc(233, "domain:start", "domain:write")
-    def domain_restore_flags(self, from_: Str, dxml: Str | None, flags: UInt) -> Answer[None]: ...
+    def domain_restore_flags(self, from_: Str, dxml: Str | None, flags: UInt, consent: Consent) -> Answer[None]: ...
 
     @rpc(235, "domain:write")
-    def domain_save_image_get_xml_desc(self, file: Str, flags: UInt) -> Answer[Str]: ...
+    def domain_save_image_get_xml_desc(self, file: Str, flags: UInt, consent: Consent) -> Answer[Str]: ...
 
     @rpc(236, "domain:write", "domain:hibernate")
-    def domain_save_image_define_xml(self, file: Str, dxml: Str, flags: UInt) -> Answer[None]: ...
+    def domain_save_image_define_xml(self, file: Str, dxml: Str, flags: UInt, consent: Consent) -> Answer[None]: ...
 
     @rpc(298, "domain:read", ro=True)
     def domain_get_job_stats(self, dom: D, flags: UInt) -> Answer[DomainGetJobStatsReply]: ...
@@ -97,7 +97,7 @@ class SavePart(Part, Generic[D], program=REMOTE, error_domain=From.DOMAIN):
 
     @rpc(441, "domain:start", "domain:write")
     def domain_restore_params(
-        self, params: Annotated[list[TypedParam], Max(DOMAIN_SAVE_PARAMS_MAX)], flags: UInt
+        self, params: Annotated[list[TypedParam], Max(DOMAIN_SAVE_PARAMS_MAX)], flags: UInt, consent: Consent
     ) -> Answer[None]: ...
 
     @rpc(442, "domain:write")

@@ -51,6 +51,21 @@ class Caller(Injected):
         raise NotImplementedError
 
 
+class Consent(Injected):
+    """The access check of a call that names no object: its driver finds one on the way, and asks about that.
+
+    The daemon provides it; this one is for whom no rules apply to, and allows everything. The method asks before it
+    changes or tells anything, or the call fails.
+    """
+
+    async def to_document(self, xml: str) -> None:
+        """The call is about the object that this document describes. Raises AccessDenied."""
+
+    async def unfound(self, exc: VirtError) -> VirtError:
+        """The error to raise in place of `exc`, which tells that there is no such object, or none to be known."""
+        return exc
+
+
 class Hole(NamedTuple):
     """A run of zeros in a stream, in bytes."""
 

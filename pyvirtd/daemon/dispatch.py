@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pyvirtd.api.rpc import PROCEDURES, VERSION, Files, Procedure, Shape, WithFiles, check_flags
-from pyvirtd.api.types import Caller, Stream
+from pyvirtd.api.types import Caller, Consent, Stream
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.driver import Handler
 from pyvirtd.daemon.entries import changes, leave_entry
@@ -38,6 +38,7 @@ class _Call:
     __slots__ = (
         "arguments",
         "client",
+        "consent",
         "files",
         "handler",
         "packet",
@@ -54,6 +55,7 @@ class _Call:
         self.procedure = procedure
         self.files = Files(files) if files else None
         self.stream: ClientStream | None = None
+        self.consent = Consent()
         self.since = time.monotonic()
         self.handler: Handler | None = None
         self.values: list[Any] = []  # from the wire
@@ -121,6 +123,7 @@ async def _run_by_rules(state: _Call, handler: Handler, petition: Petition) -> N
             await petition.plead()
         if state.client.gone:
             return
+        state.consent = petition
         state.arguments = _arguments(state)
         try:
             result = handler.method(*state.arguments)
@@ -242,6 +245,8 @@ def _with_injected(state: _Call, values: list[Any]) -> list[Any]:
             arguments.append(next(wire))
         elif kind is Caller:
             arguments.append(state.client)
+        elif kind is Consent:
+            arguments.append(state.consent)
         elif kind is Files:
             arguments.append(state.files if state.files is not None else Files())
         else:

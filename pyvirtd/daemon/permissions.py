@@ -3,8 +3,8 @@
 Only for clients with rules (`Client.rules`): the others may do everything and none of this runs for them.
 
 What a call is about is known before the check, and nothing more: of a document its name and uuid, of a reference the
-object behind it or, where there is none, the reference itself. So who may not know of an object is refused in the same
-words whether it is there or not.
+object behind it or, where there is none, the reference itself. A driver that finds the object on the way asks by the
+`Consent` that it is given. So who may not know of an object is refused in the same words whether it is there or not.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyvirtd.api import types
 from pyvirtd.api.rpc import Procedure
+from pyvirtd.api.types import Consent
 from pyvirtd.core.access import Question, Rules
 from pyvirtd.core.access.subjects import Described, described, details
 from pyvirtd.core.driver import Driver, Handler
 from pyvirtd.core.registry import driver_for_uri
-from pyvirtd.errors import AccessDenied, VirtError
+from pyvirtd.errors import AccessDenied, InternalError, VirtError
 
 if TYPE_CHECKING:
     from pyvirtd.daemon.client import Client
@@ -31,7 +32,7 @@ _OBJECTS: list[Any] = [cls for cls in vars(types).values() if hasattr(cls, "wire
 _KINDS = {cls.wire_type: str(cls.access_class) for cls in _OBJECTS}
 
 
-class Petition:
+class Petition(Consent):
     """One call before the rules. Its connection is open, or it is the one that opens it."""
 
     def __init__(self, client: "Client", handler: Handler, values: list[Any], missing: list[VirtError]) -> None:
@@ -45,7 +46,10 @@ class Petition:
         self._arguments = dict(zip(self._procedure.wire_params, values, strict=True))
         self._driver = self._connection()
         self._needs = [need.permission for need in self._procedure.needs if need.applies(self._arguments)]
+        self._consents = Consent in self._procedure.injected
+        self._consented = False
         self._looked_up = self._about_result()
+        self._later = self._about_unnamed() if self._consents else self._looked_up  # not asked for before the call
         self._brought: Any = None  # what the call's document is about
 
     def _connection(self) -> Driver | None:
@@ -58,7 +62,7 @@ class Petition:
 
     def settled(self) -> bool:
         """Whether the call may run at once: it is known to be allowed, and everything about its result, too."""
-        if self._missing or self._procedure.list_filter or self._looked_up or self._needs_document():
+        if self._missing or self._procedure.list_filter or self._later or self._needs_document():
             return False
         return all(self._rules.known(question) for question in self.questions())
 
@@ -81,7 +85,7 @@ class Petition:
         if self._driver is None:  # no connection yet, and nothing that could be somebody's
             return []
         name = self._driver.connect_driver
-        about = {permission: kind_of(permission) for permission in self._needs if permission not in self._looked_up}
+        about = {permission: kind_of(permission) for permission in self._needs if permission not in self._later}
         asked = [Question(permission, name, details(kind, self._subject(kind))) for permission, kind in about.items()]
         # An object that no permission is about must still be one that the client may know of.
         kinds = set(map(kind_of, self._needs))
@@ -138,25 +142,40 @@ class Petition:
         return next((str(param.value[1]) for param in params if param.field == field), "")
 
     async def _read_document(self) -> Any:
-        text, owner = self._document(), next(iter(self._objects()), None)
-        if len(text) < LONG_DOCUMENT:
-            found = described(text, owner)
-        else:
-            found = await asyncio.to_thread(described, text, owner)
+        found = await _described(self._document(), next(iter(self._objects()), None))
         name = self._arguments.get("dname") or self._parameter(BROUGHT_NAME)
         return found._replace(name=name) if name else found
+
+    # --- on the way ------------------------------------------------------------------------------------------
+
+    async def to_document(self, xml: str) -> None:
+        try:
+            found = await _described(xml)
+        except VirtError as exc:
+            raise await self.unfound(exc) from exc
+        for permission in self._later:
+            await self._require(permission, found)
+        self._consented = True
+
+    async def unfound(self, exc: VirtError) -> VirtError:
+        """`exc`, to who has the permissions for objects without a name, too; and no word of it to anybody else."""
+        return await self._unless_denied(exc, self._later)
 
     # --- after -----------------------------------------------------------------------------------------------
 
     def _about_result(self) -> list[str]:
         """The permissions of a look-up, which are about what it finds."""
-        if "_lookup_" not in self._procedure.name:
-            return []
+        return self._about_unnamed() if "_lookup_" in self._procedure.name else []
+
+    def _about_unnamed(self) -> list[str]:
+        """The permissions about objects that the call does not name."""
         kinds = {permission: kind_of(permission) for permission in self._needs}
         return [word for word, kind in kinds.items() if kind != "connect" and self._object(kind) is None]
 
     async def result(self, result: Any) -> Any:
         """The result as the client may see it. Raises AccessDenied."""
+        if self._consents and not self._consented:
+            raise InternalError(f"{self._procedure.name} has not asked whether the client may")
         for permission in self._looked_up:
             await self._require(permission, result)
         if self._procedure.list_filter and isinstance(result, list):
@@ -166,8 +185,11 @@ class Petition:
 
     async def failure(self, exc: VirtError) -> VirtError:
         """The error of a look-up as the client may see it: who may not know, is not told that there is nothing."""
+        return await self._unless_denied(exc, self._looked_up)
+
+    async def _unless_denied(self, exc: VirtError, permissions: list[str]) -> VirtError:
         try:
-            for permission in self._looked_up:
+            for permission in permissions:
                 await self._require(permission, self._in_words(kind_of(permission)))
         except AccessDenied as denial:
             return denial
@@ -178,6 +200,13 @@ class Petition:
         question = Question(permission, self._driver.connect_driver, details(kind_of(permission), subject))
         if not (await self._rules.ask([question]))[0]:
             raise denied(self._driver)
+
+
+async def _described(xml: str, owner: Any = None) -> Described:
+    """What a document says of itself; a long one does not stop the loop."""
+    if len(xml) < LONG_DOCUMENT:
+        return described(xml, owner)
+    return await asyncio.to_thread(described, xml, owner)
 
 
 async def permitted(rules: Rules, driver: Driver, permission: str, items: list[Any]) -> list[Any]:

@@ -7,15 +7,17 @@ from typing import Any, ClassVar
 
 from pyvirtd.api.domain_agent import AgentPart
 from pyvirtd.api.domain_device import DevicePart
+from pyvirtd.api.domain_save import SavePart
 from pyvirtd.api.programs import QemuPart
 from pyvirtd.api.rpc import Files, Part, WithFiles, accepts
 from pyvirtd.api.storage import StorageVolPart
-from pyvirtd.api.types import StorageVol, StorageVolRef, Stream
+from pyvirtd.api.types import Consent, StorageVol, StorageVolRef, Stream
 from pyvirtd.constants.storage import StorageVolDownloadFlags, StorageVolUploadFlags
 from pyvirtd.core.access import Access, Identity, Question, Rules
 from pyvirtd.core.driver import Host
 from pyvirtd.daemon.server import Server
 from pyvirtd.drivers.test.driver import TestDomain, TestDriver
+from pyvirtd.errors import OperationFailed
 
 VOL = StorageVolRef("pool", "vol", "/key")
 Pump = Callable[[Stream], Coroutine[Any, Any, None]]
@@ -106,6 +108,23 @@ class Monitor(QemuPart[TestDomain]):
         return WithFiles(self.driver.result or answer, [os.dup(fd) for fd in self.driver.given])
 
 
+class Images(SavePart[TestDomain]):
+    """Files with documents: `driver.images`."""
+
+    def __init__(self, driver: "DoubleDriver") -> None:
+        self.driver = driver
+
+    async def domain_restore(self, from_: str, consent: Consent) -> None:
+        if from_ not in self.driver.images:
+            raise await consent.unfound(OperationFailed(f"no {from_}"))
+        await consent.to_document(self.driver.images[from_])
+        raise OperationFailed("so far")
+
+    @accepts(0)
+    async def domain_save_image_get_xml_desc(self, file: str, flags: int, consent: Consent) -> str:
+        return self.driver.images[file]  # forgets to ask
+
+
 class Refusing(Access, Rules):
     """Refuses one permission; `asked` is what it was asked, by name of the object. It never answers at once."""
 
@@ -149,7 +168,7 @@ def rule(server: Server, rules: Access) -> None:
 class DoubleDriver(TestDriver):
     """The in-memory driver with all that."""
 
-    parts: ClassVar[tuple[type[Part], ...]] = (*TestDriver.parts, Volumes, Agent, Descriptors, Monitor)
+    parts: ClassVar[tuple[type[Part], ...]] = (*TestDriver.parts, Volumes, Agent, Descriptors, Monitor, Images)
     objects: ClassVar[tuple[type, ...]] = (*TestDriver.objects, StorageVolRef)
 
     def __init__(self, host: Host) -> None:
@@ -162,6 +181,7 @@ class DoubleDriver(TestDriver):
         self.received: list[int] = []
         self.given: list[int] = []
         self.result: Any = None
+        self.images: dict[str, str] = {}
 
     async def before_answer(self) -> None:
         """What a call that opens a stream waits for."""

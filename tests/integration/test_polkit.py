@@ -18,7 +18,7 @@ from tests.support.terminal import Terminal
 pytestmark = pytest.mark.guest
 
 # nobody gets in, and may see, look at, start and stop "mine", and know of the host. daemon is asked for a password,
-# bin is turned away, games may do everything.
+# bin is turned away, games may do everything, mail may restore and save "mine".
 RULES = """
 polkit.addRule(function(action, subject) {
     if (action.id.indexOf("org.libvirt.") != 0)
@@ -26,13 +26,18 @@ polkit.addRule(function(action, subject) {
     if (subject.user == "games")
         return polkit.Result.YES;
     if (action.id == "org.libvirt.unix.manage")
-        return {nobody: polkit.Result.YES, daemon: polkit.Result.AUTH_SELF, bin: polkit.Result.NO}[subject.user];
+        return {
+            nobody: polkit.Result.YES, mail: polkit.Result.YES, daemon: polkit.Result.AUTH_SELF, bin: polkit.Result.NO
+        }[subject.user];
     if (subject.user == "nobody" && action.id.indexOf("org.libvirt.api.domain.") == 0) {
         var may = ["getattr", "read", "start", "stop"].indexOf(action.id.split(".").pop()) >= 0;
         if (action.lookup("connect_driver") == "QEMU" && action.lookup("domain_name") == "mine" && may)
             return polkit.Result.YES;
         return polkit.Result.NO;
     }
+    if (subject.user == "mail" && action.id.match(/domain[.](start|write|hibernate)$/) &&
+        action.lookup("domain_name") == "mine")
+        return polkit.Result.YES;
 });
 """
 DENIED = "error: access denied: 'QEMU' denied access\n"
@@ -193,6 +198,67 @@ tell(c.lookupByID, 4711)
     run = client(polkit, code, "nobody")
     out = run.communicate(polkit.ok("domuuid other"), timeout=30)[0]
     assert out.splitlines() == ["88 55 access denied: 'QEMU' denied access"] * 5
+
+
+@pytest.fixture(scope="module")
+def images(polkit: PolkitHost) -> dict[str, str]:
+    """Save images of both domains, and files that are none; by what they are."""
+    found = {"none": "/var/tmp/no-such-image", "device": "/dev/null", "folder": "/var/tmp"}
+    for name in ("mine", "other"):
+        found[name] = str(polkit.path(f"/var/lib/libvirt/{name}.img"))
+        polkit.ok(f"start {name}")
+        polkit.ok(f"save {name} {found[name]}")
+    found["rubbish"] = str(polkit.write("/var/lib/libvirt/rubbish.img", "rubbish" * 100))
+    return found
+
+
+FILES_ALONE = """
+import sys
+c = libvirt.open()
+file, xml = sys.stdin.read().split("\\n", 1)
+tell(c.saveImageGetXMLDesc, file)
+tell(c.saveImageDefineXML, file, xml)
+tell(c.restoreFlags, file, xml or None)
+tell(c.restoreParams, {"file": file, "dxml": xml})
+tell(c.restore, file)
+"""
+
+
+@pytest.mark.parametrize("what", ["other", "none", "device", "folder", "rubbish"])
+def test_nothing_tells_the_image_of_a_hidden_domain_from_any_other_file(
+    polkit: PolkitHost, images: dict[str, str], what: str
+) -> None:
+    run = client(polkit, FILES_ALONE, "mail")
+    out = run.communicate(f"{images[what]}\n{bare_domain('mine')}", timeout=30)[0]
+    assert out.splitlines() == ["88 55 access denied: 'QEMU' denied access"] * 5
+
+
+def test_the_image_of_the_one_domain_is_read_changed_and_restored(polkit: PolkitHost, images: dict[str, str]) -> None:
+    shown = polkit.virsh_as_user(["save-image-dumpxml", images["mine"]], user="mail")
+    assert "<name>mine</name>" in shown.stdout
+    changed = polkit.client_file("changed.xml", shown.stdout.replace("</name>", "</name><title>changed</title>", 1))
+    for words in (["save-image-define", images["mine"], str(changed)], ["restore", images["mine"]]):
+        done = polkit.virsh_as_user(words, user="mail")
+        assert (done.returncode, done.stderr) == (0, ""), words
+    assert polkit.ok("domstate mine") == "running"
+    assert polkit.ok("desc mine --title") == "changed"
+    polkit.ok("destroy mine")
+
+
+def test_the_image_of_the_one_domain_starts_no_other_one(polkit: PolkitHost, images: dict[str, str]) -> None:
+    xml = polkit.client_file("foreign.xml", bare_domain("other"))
+    done = polkit.virsh_as_user(["restore", images["mine"], "--xml", str(xml)], user="mail")
+    assert "Target domain name 'other' does not match source 'mine'" in done.stderr
+
+
+def test_who_may_restore_everything_is_told_what_a_file_is(polkit: PolkitHost, images: dict[str, str]) -> None:
+    for what, words in {
+        "none": "Failed to open file '/var/tmp/no-such-image': No such file or directory",
+        "device": "'/dev/null' is no file that could be a save image",
+        "rubbish": "image magic is incorrect",
+    }.items():
+        done = polkit.virsh_as_user(["restore", images[what]], user="games")
+        assert words in done.stderr
 
 
 def test_statistics_and_events_are_of_the_one_domain(polkit: PolkitHost) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from pyvirtd.api.domain_save import SavePart
 from pyvirtd.api.rpc import accepts
-from pyvirtd.api.types import TypedParam
+from pyvirtd.api.types import Consent, TypedParam
 from pyvirtd.constants.domain import DomainSaveImageXMLFlags, DomainSaveRestoreFlags
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import TypedParameterType as Kind
@@ -57,27 +57,27 @@ class Saved(SavePart[QemuDomain]):
         wanted = Saving(path, flags, given.get(DXML), save_format(self.driver, given.get(FORMAT)))
         await save(self.driver, dom, wanted, "DomainSaveParams")
 
-    async def domain_restore(self, from_: str) -> None:
-        await self.domain_restore_flags(from_, None, 0)
+    async def domain_restore(self, from_: str, consent: Consent) -> None:
+        await self.domain_restore_flags(from_, None, 0, consent)
 
     @accepts(RESTORE_FLAGS, function="qemuDomainRestoreInternal")
-    async def domain_restore_flags(self, from_: str, dxml: str | None, flags: int) -> None:
-        await restore(self.driver, Path(from_), xml=dxml, flags=flags)
+    async def domain_restore_flags(self, from_: str, dxml: str | None, flags: int, consent: Consent) -> None:
+        await restore(self.driver, Path(from_), consent, xml=dxml, flags=flags)
 
     @accepts(RESTORE_FLAGS, function="qemuDomainRestoreInternal")
-    async def domain_restore_params(self, params: list[TypedParam], flags: int) -> None:
+    async def domain_restore_params(self, params: list[TypedParam], flags: int, consent: Consent) -> None:
         given = _given(params, RESTORE_PARAMS)
         if FILE not in given:
             raise InvalidArg("missing path to restore from", domain=From.QEMU)
-        await restore(self.driver, Path(given[FILE]), xml=given.get(DXML), flags=flags)
+        await restore(self.driver, Path(given[FILE]), consent, xml=given.get(DXML), flags=flags)
 
     @accepts(SECURE_FLAG)
-    async def domain_save_image_get_xml_desc(self, file: str, flags: int) -> str:
-        return await self._document(Path(file), flags)
+    async def domain_save_image_get_xml_desc(self, file: str, flags: int, consent: Consent) -> str:
+        return await self._document(Path(file), flags, consent)
 
     @accepts(STATE_FLAGS)
-    async def domain_save_image_define_xml(self, file: str, dxml: str, flags: int) -> None:
-        await self._redefine(Path(file), dxml, flags)
+    async def domain_save_image_define_xml(self, file: str, dxml: str, flags: int, consent: Consent) -> None:
+        await self._redefine(Path(file), dxml, flags, consent)
 
     # --- managed images --------------------------------------------------------------------------------------
 
@@ -104,23 +104,23 @@ class Saved(SavePart[QemuDomain]):
     @accepts(SECURE_FLAG)
     async def domain_managed_save_get_xml_desc(self, dom: QemuDomain, flags: int) -> str:
         managed.require_image(self.driver, dom)
-        return await self._document(self.driver.host.paths.qemu.save_file(dom.name), flags)
+        return await self._document(self.driver.host.paths.qemu.save_file(dom.name), flags, Consent())
 
     @accepts(STATE_FLAGS)
     async def domain_managed_save_define_xml(self, dom: QemuDomain, dxml: str | None, flags: int) -> None:
         managed.require_image(self.driver, dom)
-        await self._redefine(self.driver.host.paths.qemu.save_file(dom.name), dxml or "", flags)
+        await self._redefine(self.driver.host.paths.qemu.save_file(dom.name), dxml or "", flags, Consent())
 
     # --- the document in an image ----------------------------------------------------------------------------
 
-    async def _document(self, path: Path, flags: int) -> str:
-        async with opened(self.driver, path) as (_, image):
+    async def _document(self, path: Path, flags: int, consent: Consent) -> str:
+        async with opened(self.driver, path, consent) as (_, image):
             definition = await read_document(self.driver, image.xml)
         return definition.format(SECURE if flags & SECURE_FLAG else View.INACTIVE)
 
-    async def _redefine(self, path: Path, xml: str, flags: int) -> None:
+    async def _redefine(self, path: Path, xml: str, flags: int, consent: Consent) -> None:
         check_flags(flags)
-        async with opened(self.driver, path, write=True) as (fd, image):
+        async with opened(self.driver, path, consent, write=True) as (fd, image):
             before = await read_document(self.driver, image.xml)
             definition = await replacement(self.driver, before, xml)
             running = bool(flags & Flags.RUNNING) if flags else image.running

@@ -2,12 +2,13 @@
 
 import logging
 import os
+import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyvirtd.api.types import Caller
+from pyvirtd.api.types import Caller, Consent
 from pyvirtd.constants.domain import (
     DomainCreateFlags,
     DomainEventStartedDetailType,
@@ -42,31 +43,55 @@ Create = DomainCreateFlags
 
 @asynccontextmanager
 async def opened(
-    driver: "QemuDriver", path: Path, *, write: bool = False, keep: bool = False
+    driver: "QemuDriver", path: Path, consent: Consent, *, write: bool = False, keep: bool = False
 ) -> AsyncIterator[tuple[int, Image]]:
-    """A save image and its open file; `keep`: nobody else may change it meanwhile. Raises VirtError."""
-    mode = os.O_RDWR if write else os.O_RDONLY
-    try:
-        await in_thread(finish_edit, driver.host.paths.image_edits, path)
-        fd = await in_thread(os.open, path, mode | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
-    except OSError as exc:
-        raise from_os_error(exc, f"Failed to open file '{path}'", domain=From.QEMU) from exc
-    try:
-        image = await in_thread(read_image, fd)
+    """A save image that the caller may use, and its open file; `keep`: nobody else may change it meanwhile.
+
+    Raises VirtError, and to whom nothing of the image is to be known AccessDenied, whatever is at the path.
+    """
+    with ExitStack() as ours:
+        try:
+            fd = await in_thread(_open, driver.host.paths.image_edits, path, write)
+            ours.callback(os.close, fd)
+            image = await in_thread(read_image, fd)
+        except VirtError as exc:
+            raise await consent.unfound(exc) from exc
+        await consent.to_document(image.xml)
         if write or keep:
             try:
                 claim(fd, write=write)
             except OSError as exc:
-                raise from_os_error(exc, f"Failed to open file '{path}'", domain=From.QEMU) from exc
+                raise _not_opened(path, exc) from exc
         yield fd, image
-    finally:
-        os.close(fd)
 
 
-async def restore(driver: "QemuDriver", path: Path, *, xml: str | None, flags: int) -> QemuDomain:
+def _open(edits: Path, path: Path, write: bool) -> int:
+    """Raises VirtError. A device is not so much as opened: that alone makes some of them act."""
+    mode = os.O_RDWR if write else os.O_RDONLY
+    try:
+        finish_edit(edits, path)
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            kind = os.fstat(place).st_mode
+            if stat.S_ISDIR(kind):
+                raise OperationFailed("failed to read qemu header", domain=From.QEMU)
+            if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+                raise OperationFailed(f"'{path}' is no file that could be a save image", domain=From.QEMU)
+            return os.open(f"/proc/self/fd/{place}", mode | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        finally:
+            os.close(place)
+    except OSError as exc:
+        raise _not_opened(path, exc) from exc
+
+
+def _not_opened(path: Path, exc: OSError) -> VirtError:
+    return from_os_error(exc, f"Failed to open file '{path}'", domain=From.QEMU)
+
+
+async def restore(driver: "QemuDriver", path: Path, consent: Consent, *, xml: str | None, flags: int) -> QemuDomain:
     """Start the guest of an image, which stays as it is. Raises VirtError; then nothing is left of the try."""
     check_flags(flags)
-    async with opened(driver, path, keep=True) as (fd, image):
+    async with opened(driver, path, consent, keep=True) as (fd, image):
         before = await read_document(driver, image.xml)
         definition = await replacement(driver, before, xml) if xml is not None else before
         definition = await _hooked(driver, definition)
@@ -89,7 +114,7 @@ async def start_managed(driver: "QemuDriver", dom: QemuDomain, flags: int, calle
     if not path.exists():
         return False
     try:
-        async with opened(driver, path, keep=True) as (fd, image):
+        async with opened(driver, path, Consent(), keep=True) as (fd, image):
             definition = await read_document(driver, image.xml)
             _check_owner(dom, definition)
             pause = bool(flags & Create.PAUSED)
