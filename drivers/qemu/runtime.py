@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core import audit_records
 from pyvirtd.core.bandwidth import clear_bandwidth, set_bandwidth
-from pyvirtd.core.tap import close_interface, open_interface, reserve_names
+from pyvirtd.core.cgroup_limits import device_rule
+from pyvirtd.core.tap import HostInterface, close_interface, open_interface, reserve_names, tap_node, vhost_node
 from pyvirtd.drivers.qemu.blocks_limits import apply_limits
 from pyvirtd.drivers.qemu.cgroups import place_threads
 from pyvirtd.drivers.qemu.command import Context, NetBackend, uses_tap
@@ -25,6 +27,7 @@ from pyvirtd.model.disk import Tray
 from pyvirtd.model.domain import DomainDef, DomainType
 from pyvirtd.model.graphics import Password, SpiceGraphics, VncGraphics
 from pyvirtd.model.net import Interface, InterfaceTarget, InterfaceType
+from pyvirtd.util.files import in_thread
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
@@ -64,14 +67,30 @@ async def open_interfaces(
             raise NoNetwork(f"no network with matching name '{getattr(source, 'network', '')}'", domain=From.NETWORK)
         kvm = context.caps.kvm_usable and live.type is DomainType.KVM
         helper = driver.config.bridge_helper
-        made = await open_interface(net, bridge=bridge, kvm=kvm, privileged=driver.host.privileged, helper=helper)
+        try:
+            made = await open_interface(net, bridge=bridge, kvm=kvm, privileged=driver.host.privileged, helper=helper)
+        except VirtError:
+            await _audit(driver, live, net, None)
+            raise
         ours.callback(made.close)
         undo.push_async_callback(close_interface, net)
+        await _audit(driver, live, net, made)
         net.target = net.target or InterfaceTarget()
         net.target.dev = made.name
         if net.bandwidth is not None:
             await set_bandwidth(net, fresh=True)
         context.nets[net.info.alias or ""] = NetBackend(list(made.taps), list(made.vhosts))
+
+
+async def _audit(driver: "QemuDriver", live: DomainDef, net: Interface, made: HostInterface | None) -> None:
+    """Tell the audit trail what was opened for an interface; `made` is None where that failed."""
+    direct = net.type is InterfaceType.DIRECT
+    paths = [tap_node(net)] if not direct else [made.name] if made is not None else []
+    if made is not None and made.vhosts:
+        paths.append(vhost_node(net))
+    for path in paths:
+        node = await in_thread(device_rule, path)
+        driver.host.audit.send([audit_records.opened(live, net, path, node, success=made is not None)])
 
 
 async def close_interfaces(live: DomainDef) -> None:

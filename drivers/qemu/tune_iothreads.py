@@ -1,6 +1,7 @@
 """IOThreads that come, go and change while the guest runs, and in its definition."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pyvirtd.api.domain_tune import TunePart
@@ -9,6 +10,7 @@ from pyvirtd.api.types import TypedParam
 from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import TypedParameterType as Kind
+from pyvirtd.core import audit_records
 from pyvirtd.core.edits import change, targets
 from pyvirtd.core.params import checked
 from pyvirtd.drivers.qemu.cgroups import add_thread, remove_thread
@@ -46,7 +48,8 @@ class IoThreads(TunePart[QemuDomain]):
             definition.iothreads = len(definition.iothreadids)
 
         async def tell_qemu() -> None:
-            await dom.monitor.execute("object-add", {"qom-type": "iothread", "id": f"iothread{iothread_id}"})
+            with self._audited(dom, 1):
+                await dom.monitor.execute("object-add", {"qom-type": "iothread", "id": f"iothread{iothread_id}"})
             cpus = dom.live_def.vcpu.cpuset
             tid = (await iothread_tids(dom.running)).get(iothread_id)
             if tid is not None:
@@ -69,7 +72,8 @@ class IoThreads(TunePart[QemuDomain]):
             remove(definition, iothread_id)
 
         async def tell_qemu() -> None:
-            await dom.monitor.execute("object-del", {"id": f"iothread{iothread_id}"})
+            with self._audited(dom, -1):
+                await dom.monitor.execute("object-del", {"id": f"iothread{iothread_id}"})
             await remove_thread(dom, "iothread", iothread_id)
 
         await change(self.driver, dom, flags, edit, tell_qemu)
@@ -97,6 +101,11 @@ class IoThreads(TunePart[QemuDomain]):
             await self._tell(dom, iothread_id, wanted)
 
         await change(self.driver, dom, flags, edit, tell_qemu)
+
+    def _audited(self, dom: QemuDomain, more: int) -> AbstractContextManager[None]:
+        live = dom.live_def
+        count = len(iothread_ids(live))
+        return self.driver.host.audit.outcome(audit_records.amount(live, "iothread", count, count + more))
 
     async def _tell(self, dom: QemuDomain, number: int, wanted: Mapping[str, Any]) -> None:
         names = list(wanted)

@@ -8,6 +8,7 @@ from pyvirtd.constants.domain import DomainLifecycle, DomainLifecycleAction, Dom
 from pyvirtd.constants.domain import DomainMemoryModFlags as Memory
 from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core import audit_records
 from pyvirtd.core.edits import change
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.monitor import CommandRefused
@@ -71,16 +72,22 @@ class TuneSets(TunePart[QemuDomain]):
                 definition.current_memory_kib = memory
 
         async def tell_qemu() -> None:
-            if not has_balloon(dom.live_def):
+            live = dom.live_def
+            if not has_balloon(live):
                 raise OperationInvalid(NO_BALLOON)
-            try:
-                await dom.monitor.execute("balloon", {"value": memory * 1024})
-            except CommandRefused as exc:
-                if exc.qmp_class != "DeviceNotActive":
-                    raise
-                raise OperationInvalid(NO_BALLOON) from exc
+            now = live.memory.kib if live.current_memory_kib is None else live.current_memory_kib
+            with self.driver.host.audit.outcome(audit_records.amount(live, "mem", now, memory)):
+                await self._balloon(dom, memory)
 
         await change(self.driver, dom, flags & ~Memory.MAXIMUM, edit, tell_qemu)
+
+    async def _balloon(self, dom: QemuDomain, memory_kib: int) -> None:
+        try:
+            await dom.monitor.execute("balloon", {"value": memory_kib * 1024})
+        except CommandRefused as exc:
+            if exc.qmp_class != "DeviceNotActive":
+                raise
+            raise OperationInvalid(NO_BALLOON) from exc
 
     # --- vcpus -----------------------------------------------------------------------------------------------
 

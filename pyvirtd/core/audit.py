@@ -8,9 +8,9 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -96,6 +96,16 @@ class Audit:
                 log.log(level, "success=%s %s", "yes" if record.success else "no", record.text)
             if self._socket is not None:
                 self._sender.submit(self._send, self._socket, record)
+
+    @contextmanager
+    def outcome(self, record: Record) -> Iterator[None]:
+        """Leave a record of what is done in here, and of whether that failed."""
+        try:
+            yield
+        except BaseException:
+            self.send([record._replace(success=False)])
+            raise
+        self.send([record])
 
     def close(self) -> None:
         """What was handed over is still sent."""

@@ -1,4 +1,4 @@
-"""The audit records of a guest: what it is, what it is given, and that it starts and stops. Pure.
+"""The audit records of a guest: what it is, what it is given and when that changes, that it starts and stops. Pure.
 
 Fields and their order are those of libvirt's records: https://libvirt.org/auditlog.html
 """
@@ -32,9 +32,11 @@ from pyvirtd.model.hostdev import (
     UsbHostdevSource,
     VhostScsiSource,
 )
+from pyvirtd.model.net import Interface
 from pyvirtd.model.storage import AnySource, BlockSource, DirSource, FileSource
 
 STARTING = "start"  # the reason of every resource that a guest is started with
+CHANGING = "update"  # and of one that changes while it runs
 HOST_SMARTCARD = "nss-smartcard-device"
 CERTIFICATES = "/etc/pki/nssdb"  # libvirt's default of <database>
 REDIRECTED = "USB redirdev"
@@ -68,7 +70,7 @@ def resources(live: DomainDef, tpm_socket: str) -> Iterator[Record]:
     for filesystem in devices.filesystem:
         yield from _given(live, "fs", _filesystem_path(filesystem))
     for interface in devices.interface:
-        yield from _given(live, "net", interface.mac.address if interface.mac is not None else None)
+        yield from _given(live, "net", _mac(interface))
     for hostdev in devices.hostdev:
         yield from _hostdev(live, hostdev)
     for redirdev in devices.redirdev:
@@ -89,8 +91,24 @@ def resources(live: DomainDef, tpm_socket: str) -> Iterator[Record]:
         if one.source is not None:
             path = one.source.evdev if one.type is InputType.PASSTHROUGH else one.source.dev
             yield _resource(live, "evdev", f"path={_plain(path)}")
-    yield _resource(live, "mem", f"old-mem=0 new-mem={live.memory.kib}")
-    yield _resource(live, "vcpu", f"old-vcpu=0 new-vcpu={live.vcpu.current or live.vcpu.count}")
+    yield amount(live, "mem", 0, live.memory.kib, STARTING)
+    yield amount(live, "vcpu", 0, live.vcpu.current or live.vcpu.count, STARTING)
+    if threads := len(live.iothreadids) or live.iothreads:
+        yield amount(live, "iothread", 0, threads, STARTING)
+
+
+def amount(live: DomainDef, kind: str, old: int, new: int, reason: str = CHANGING, *, success: bool = True) -> Record:
+    """How much the guest has of something that is counted: mem in KiB, vcpu, iothread."""
+    return _resource(live, kind, f"old-{kind}={old} new-{kind}={new}", reason, success=success)
+
+
+def opened(
+    live: DomainDef, interface: Interface, path: str, node: DeviceRule | None, *, success: bool = True
+) -> Record:
+    """What is opened for an interface's host end; `node` is what the path is on this host, if it is a device node."""
+    number = _node_number(node) if node is not None else UNKNOWN
+    fields = f"net={_mac(interface)} path={encode(path)} rdev={number}"
+    return _resource(live, "net", fields, "open", success=success)
 
 
 def allowed_devices(
@@ -102,8 +120,7 @@ def allowed_devices(
     """
     yield _group(live, "deny", group, "all")
     for path, rule in paths:
-        major, minor = (int(part) for part in rule.number.split(":"))
-        yield _group(live, "allow", group, f"path path={encode(path)} rdev={major:02X}:{minor:02X} acl={rule.access}")
+        yield _group(live, "allow", group, f"path path={encode(path)} rdev={_node_number(rule)} acl={rule.access}")
     for name, rule in kinds:
         major = int(rule.number.partition(":")[0])
         yield _group(live, "allow", group, f"major category={name} maj={major:02X} acl={rule.access}")
@@ -132,13 +149,18 @@ def _control(live: DomainDef, operation: str, reason: str, pid: int, *, success:
     return Record(RecordType.CONTROL, text, success)
 
 
-def _resource(live: DomainDef, kind: str, fields: str) -> Record:
-    return Record(RecordType.RESOURCE, f"virt={live.type} resrc={kind} reason={STARTING} {_who(live)} {fields}")
+def _resource(live: DomainDef, kind: str, fields: str, reason: str = STARTING, *, success: bool = True) -> Record:
+    text = f"virt={live.type} resrc={kind} reason={reason} {_who(live)} {fields}"
+    return Record(RecordType.RESOURCE, text, success)
 
 
 def _group(live: DomainDef, reason: str, group: str, what: str) -> Record:
-    fields = f"{_who(live)} cgroup={encode(f'{group}/')} class={what}"
-    return Record(RecordType.RESOURCE, f"virt={live.type} resrc=cgroup reason={reason} {fields}")
+    return _resource(live, "cgroup", f"cgroup={encode(f'{group}/')} class={what}", reason)
+
+
+def _node_number(rule: DeviceRule) -> str:
+    major, minor = (int(part) for part in rule.number.split(":"))
+    return f"{major:02X}:{minor:02X}"
 
 
 def _given(live: DomainDef, kind: str, what: str | None) -> Iterator[Record]:
@@ -148,6 +170,10 @@ def _given(live: DomainDef, kind: str, what: str | None) -> Iterator[Record]:
 
 
 # --- what the kinds of devices are known by ---------------------------------------------------------------------
+
+
+def _mac(interface: Interface) -> str | None:
+    return interface.mac.address if interface.mac is not None else None
 
 
 def _disk_path(source: AnySource | None) -> str | None:

@@ -126,6 +126,16 @@ def reserve_names(net: Interface) -> None:
         MACVTAP.reserve(net.target.dev)
 
 
+def tap_node(net: Interface) -> str:
+    """The device node whose opening makes the interface's tap."""
+    return (net.backend.tap if net.backend is not None else None) or TUN
+
+
+def vhost_node(net: Interface) -> str:
+    """The device node of the kernel's own virtio-net."""
+    return (net.backend.vhost if net.backend is not None else None) or VHOST
+
+
 def host_mac(mac: str) -> str:
     """The address of the host's end. Raises ConfigUnsupported for a guest's address that is one already."""
     if int(mac[:2], 16) == HOST_MAC_START:
@@ -155,7 +165,7 @@ def _open(net: Interface, bridge: str, kvm: bool) -> HostInterface:
 
 def _open_tap(net: Interface, mac: str, bridge: str, queues: int, *, vnet_header: bool) -> HostInterface:
     wanted = (net.target.dev if net.target is not None else None) or ""
-    device = (net.backend.tap if net.backend is not None else None) or TUN
+    device = tap_node(net)
     managed = net.target is None or net.target.managed is not False
     if net.type is InterfaceType.ETHERNET and not managed:
         if not netdev.exists(wanted):
@@ -306,7 +316,7 @@ def open_vhosts(net: Interface, queues: int, *, kvm: bool) -> list[int]:
     driver = net.driver.name if net.driver is not None else None
     if not kvm or driver is NetDriverName.QEMU:
         return []
-    path = (net.backend.vhost if net.backend is not None else None) or VHOST
+    path = vhost_node(net)
     fds: list[int] = []
     try:
         for _ in range(queues):

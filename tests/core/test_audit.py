@@ -63,6 +63,7 @@ tpm-emulator device="/run/tpm.sock"
 shmem size=4194304 path=/dev/shm/shm0
 mem old-mem=0 new-mem=65536
 vcpu old-vcpu=0 new-vcpu=1
+iothread old-iothread=0 new-iothread=2
 """
 
 
@@ -86,7 +87,7 @@ def test_values_that_could_be_taken_for_fields_are_hexadecimal(value: str, encod
 
 
 def test_a_start_leaves_the_records_that_libvirtd_leaves() -> None:
-    live = live_domain(devices=DEVICES)
+    live = live_domain(devices=DEVICES, extra="<iothreads>2</iothreads>")
     *resources, control = records.started(live, "booted", 77, success=True, tpm_socket="/run/tpm.sock")
     who = f'vm="audited" uuid={UUID}'
     expected = []
@@ -132,6 +133,28 @@ def test_devices_of_a_group_are_told_one_by_one() -> None:
             "allow {} class=major category=pty maj=88 acl=rw",
         )
     ]
+
+
+def test_what_an_interface_opens_is_told_with_its_number() -> None:
+    live = live_domain(devices=DEVICES)
+    interface, tun = live.devices.interface[0], DeviceRule("c", "10:200", "rw")
+    head = f'virt=qemu resrc=net reason=open vm="audited" uuid={UUID} net=52:54:00:11:22:33'
+    kind = RecordType.RESOURCE
+    told = records.opened(live, interface, "/dev/net/tun", tun, success=False)
+    assert told == Record(kind, f'{head} path="/dev/net/tun" rdev=0A:C8', success=False)
+    assert records.opened(live, interface, "macvtap0", None) == Record(kind, f'{head} path="macvtap0" rdev=?')
+
+
+def test_a_change_is_told_with_its_outcome(audit: Audit, caplog: pytest.LogCaptureFixture) -> None:
+    audit.open(0, logging=True)
+    caplog.set_level("INFO")
+    record = records.amount(live_domain(), "mem", 65536, 32768)
+    assert record.text.endswith('resrc=mem reason=update vm="audited" uuid=' + UUID + " old-mem=65536 new-mem=32768")
+    with audit.outcome(record):
+        pass
+    with pytest.raises(InternalError), audit.outcome(record):
+        raise InternalError("no")
+    assert [message[:11] for message in caplog.messages] == ["success=yes", "success=no "]
 
 
 def test_reasons_are_libvirts_words() -> None:

@@ -93,3 +93,31 @@ def test_a_start_that_fails_is_in_the_log(audited: SystemHost) -> None:
     assert audited.virsh(["create", str(audited.client_file("b.xml", bare_domain("b", devices=devices)))]).returncode
     *_, last = audit_lines(audited)
     assert last == 'success=no virt=qemu op=start reason=booted vm="b" vm-pid=0'
+
+
+TAP = "<interface type='ethernet'><mac address='52:54:00:11:22:33'/><model type='virtio'/></interface>"
+
+
+def test_what_a_running_guest_gets_and_gives_back_is_in_the_log(audited: SystemHost) -> None:
+    audited.define(bare_domain("audited", devices="<memballoon model='virtio'/>", extra="<iothreads>1</iothreads>"))
+    audited.ok("start audited")
+    before = len(audit_lines(audited))
+    for command in ("iothreadadd audited 5", "iothreaddel audited 5", "setmem audited 32768"):
+        audited.ok(command)
+    audited.virsh("iothreadadd audited 1")
+    head = 'success=yes virt=qemu resrc={0} reason=update vm="audited" old-{0}={1} new-{0}={2}'
+    changes = [("iothread", 1, 2), ("iothread", 2, 1), ("mem", 65536, 32768)]
+    assert audit_lines(audited)[before:] == [head.format(*change) for change in changes]
+
+
+def test_a_tap_that_is_opened_is_in_the_log(audited: SystemHost) -> None:
+    audited.define(bare_domain("audited", devices=TAP))
+    audited.ok("start audited")
+    where = 'net=52:54:00:11:22:33 path="/dev/net/tun" rdev=0A:C8'
+    line = f'success=yes virt=qemu resrc=net reason=open vm="audited" {where}'
+    assert line in audit_lines(audited)
+    taken = TAP.replace("<mac", "<target dev='taken'/><mac")
+    audited.run(["ip", "link", "add", "taken", "type", "bridge"])
+    audited.define(bare_domain("unlucky", devices=taken))
+    assert audited.virsh("start unlucky").returncode
+    assert line.replace("=yes", "=no").replace("audited", "unlucky") in audit_lines(audited)

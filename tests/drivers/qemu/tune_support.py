@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from pyvirtd.core.audit import Audit
 from pyvirtd.core.host_topology import Topology
 from pyvirtd.core.store import NameLocks
 from pyvirtd.drivers.qemu.domain import QemuDomain
@@ -28,6 +29,7 @@ class FakeDriver:
         self.host = SimpleNamespace(
             privileged=True,
             info=SimpleNamespace(topology=self._topology),
+            audit=Audit(),
             events=SimpleNamespace(emit=lambda _driver, body: self.events.append(body)),
         )
 
