@@ -242,13 +242,14 @@ class Group:
                 raise from_os_error(exc, f"Unable to write to '{path}'") from exc
 
     def remove(self) -> bool:
-        """Remove it and the groups below it, as far as they are empty; with it a unit's that it was delegated from.
+        """Remove it and the groups below it, as far as they are empty; whether all of it is gone.
 
-        Whether all of it is gone.
+        Of a unit's own groups only those of version 1 are ours: systemd watches the other one, ends the unit when that
+        is empty, and would take it for running for ever if it were gone first.
         """
         for path in self.directories():
             _remove_tree(path)
-            if path.name == DELEGATED:
+            if path.name == DELEGATED and path != self.unified:
                 _remove_tree(path.parent)
         return not any(path.exists() for path in self.directories())
 
