@@ -6,14 +6,19 @@ It has namespaces, control groups of version 2, no network and a fresh /run; not
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.support.host import ROOT
+from tests.support.terminal import Terminal
 
+PROGRAM = str(Path(sys.executable).parent / "pyvirtd")
 INIT = Path("/lib/systemd/systemd")
 BOOT_S = 30.0
 # Runs as the first process of the new namespaces, in the folder that is to be the root's place: $1.
@@ -94,6 +99,8 @@ class Machine:
         """Why there can be no such machine here; empty where there can."""
         if os.geteuid() != 0:
             return "systemd as a first process needs root"
+        if not Path(PROGRAM).exists() or not shutil.which("virsh"):
+            return "the project is not installed here, or virsh is not"
         if not INIT.exists() or not shutil.which("dbus-daemon") or not Path("/lib/systemd/systemd-machined").exists():
             return "systemd, dbus or systemd-container is not installed"
         if not (_unified() / "cgroup.controllers").exists() or not os.access(_unified(), os.W_OK):
@@ -107,11 +114,15 @@ class Machine:
             return "this root may not mount an overlay of the root, or make device nodes"
         return ""
 
+    def command(self, *argv: str) -> list[str]:
+        """The command line that runs a program in it."""
+        enter = ["nsenter", "-t", str(self._leader), "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w", "--"]
+        clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root", "TERM=dumb"]
+        return [*enter, *clean, *argv]
+
     def run(self, *argv: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
         """Run a program in it."""
-        enter = ["nsenter", "-t", str(self._leader), "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w", "--"]
-        clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root"]
-        command, nothing = [*enter, *clean, *argv], subprocess.DEVNULL
+        command, nothing = self.command(*argv), subprocess.DEVNULL
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=nothing, check=False)
 
     def ok(self, *argv: str, timeout: float = 60) -> str:
@@ -126,13 +137,30 @@ class Machine:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
 
-    def install_units(self, program: str) -> None:
-        """Install the project's units and users, for this program in the place of the packaged one."""
+    def add_user(self, name: str, password: str, *options: str) -> None:
+        """Make an account that can log in; `options` are useradd(8)'s."""
+        self.ok("useradd", "--create-home", "--shell", "/bin/sh", *options, name)
+        self.write("/root/password", f"{name}:{password}\n")
+        self.ok("sh", "-c", "chpasswd < /root/password")
+
+    @contextmanager
+    def login(self, name: str, password: str) -> Iterator[Terminal]:
+        """A terminal on which somebody has logged in; its shell's prompt is "$ "."""
+        with Terminal(self.command("login", name)) as terminal:
+            terminal.expect("Password: ")
+            terminal.send_secret(f"{password}\n")
+            terminal.expect(r"\$ ")
+            yield terminal
+
+    def install(self) -> None:
+        """Install the project's units, for the program of these tests, its users and its policies."""
         self.write("/etc/sysusers.d/pyvirtd.conf", (ROOT / "systemd/pyvirtd.sysusers").read_text())
         self.ok("systemd-sysusers")
+        for policy in (ROOT / "conf").glob("*.policy"):
+            self.write(f"/usr/share/polkit-1/actions/{policy.name}", policy.read_text())
         for kind, target in (("*.service", "system"), ("*.socket", "system"), ("user/*", "user")):
             for unit in (ROOT / "systemd").glob(kind):
-                text = unit.read_text().replace("/usr/sbin/pyvirtd", program)
+                text = unit.read_text().replace("/usr/sbin/pyvirtd", PROGRAM)
                 self.write(f"/etc/systemd/{target}/{unit.name}", text)
         self.ok("systemctl", "daemon-reload")
 

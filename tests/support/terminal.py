@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -58,6 +59,15 @@ class Terminal:
     def send(self, text: str) -> None:
         """Type `text` as it is; a line ends with \\n."""
         os.write(self._fd, text.encode())
+
+    def send_secret(self, text: str, timeout: float = 10) -> None:
+        """Type `text` once it is not shown: what comes before is thrown away by who asks for passwords."""
+        deadline = time.monotonic() + timeout
+        while termios.tcgetattr(self._fd)[3] & termios.ECHO:
+            if time.monotonic() > deadline:
+                raise TerminalTimeoutError("the terminal shows what is typed")
+            time.sleep(0.01)
+        self.send(text)
 
     def prompt(self, prompt: str = "tiny# ", timeout: float = 30) -> None:
         """Wait for a shell that may have shown its prompt long ago: ask for a new one until it comes.
