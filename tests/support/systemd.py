@@ -143,6 +143,11 @@ class Machine:
         self.write("/root/password", f"{name}:{password}\n")
         self.ok("sh", "-c", "chpasswd < /root/password")
 
+    def as_user(self, name: str, *argv: str) -> list[str]:
+        """What to run for somebody whose manager runs to do something."""
+        runtime = f"XDG_RUNTIME_DIR=/run/user/{self.ok('id', '--user', name)}"
+        return ["runuser", "--user", name, "--", "env", runtime, f"HOME=/home/{name}", *argv]
+
     @contextmanager
     def login(self, name: str, password: str) -> Iterator[Terminal]:
         """A terminal on which somebody has logged in; its shell's prompt is "$ "."""
@@ -156,6 +161,7 @@ class Machine:
         """Install the project's units, for the program of these tests, its users and its policies."""
         self.write("/etc/sysusers.d/pyvirtd.conf", (ROOT / "systemd/pyvirtd.sysusers").read_text())
         self.ok("systemd-sysusers")
+        self.ok("chmod", "a+x", *(str(folder) for folder in ROOT.parents))
         for policy in (ROOT / "conf").glob("*.policy"):
             self.write(f"/usr/share/polkit-1/actions/{policy.name}", policy.read_text())
         for kind, target in (("*.service", "system"), ("*.socket", "system"), ("user/*", "user")):
