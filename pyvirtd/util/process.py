@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from pyvirtd.errors import InternalError, OperationTimeout
@@ -155,6 +157,7 @@ class Process:
 def spawn(argv: Sequence[str], launch: Launch = DEFAULT_LAUNCH) -> Process:
     """Start a program, and watch it. Raises OSError when it cannot be executed.
 
+    That the daemon is spared when memory runs out (OOMScoreAdjust of its unit) is not passed on.
     With an identity, limits or dropped capabilities a program that cannot be executed ends with code 127 instead.
     """
     child = subprocess.Popen(
@@ -168,6 +171,9 @@ def spawn(argv: Sequence[str], launch: Launch = DEFAULT_LAUNCH) -> Process:
         stderr=launch.stderr,
         start_new_session=launch.new_session,
     )
+    if _is_spared():
+        with suppress(OSError):  # it has ended
+            Path(f"/proc/{child.pid}/oom_score_adj").write_text("0")
     # A child that ended stays a zombie until _ended() reaps it, so that number and start time are still its own.
     try:
         pidfd = os.pidfd_open(child.pid)
@@ -224,6 +230,15 @@ def close_other_descriptors(keep: Collection[int]) -> None:
         os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+@cache
+def _is_spared() -> bool:
+    """Whether this process, and what it starts, is among the last that the kernel ends when memory runs out."""
+    try:
+        return int(Path("/proc/self/oom_score_adj").read_text()) < 0
+    except OSError:
+        return False
 
 
 def _launcher(launch: Launch) -> list[str]:

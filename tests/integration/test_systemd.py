@@ -58,6 +58,7 @@ def test_guest_is_a_machine_in_a_scope_of_its_own(machine: Machine, running: int
     groups = machine.ok("cat", f"/proc/{running}/cgroup")
     assert r"0::/machine.slice/machine-qemu\x2d1\x2dg1.scope/libvirt/emulator" in groups
     assert "libvirt-qemu" in machine.ok("machinectl", "list", "--no-legend")
+    assert machine.ok("cat", f"/proc/{running}/oom_score_adj") == "0"  # unlike the daemon's, where systemd may set it
 
 
 @pytest.mark.guest

@@ -216,6 +216,18 @@ def test_child_has_its_own_session() -> None:
     asyncio.run(scenario())
 
 
+def test_child_is_not_spared_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Path("/proc/self/oom_score_adj")
+    before = own.read_text()
+    own.write_text("300")  # less than ours is for root alone
+    try:
+        assert output_of(["sh", "-c", f"sleep 0.2; cat {own}"], Launch()) == "300\n"
+        monkeypatch.setattr(processes, "_is_spared", lambda: True)
+        assert output_of(["sh", "-c", f"sleep 0.2; cat {own}"], Launch()) == "0\n"
+    finally:
+        own.write_text(before)
+
+
 def test_child_has_umask_directory_and_environment(tmp_path: Path) -> None:
     launch = Launch(umask=0o027, cwd=str(tmp_path), env={"PATH": os.environ["PATH"], "A": "b"})
     assert output_of(["sh", "-c", "umask; pwd; env | grep ^A="], launch).split() == ["0027", str(tmp_path), "A=b"]
