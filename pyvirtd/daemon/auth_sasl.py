@@ -57,7 +57,10 @@ class SaslSession(SessionPart):
 
     async def auth_sasl_init(self, caller: Caller) -> str:
         with step_of(caller, AuthType.SASL) as client:
-            attempts = self._attempts.setdefault(client, _Attempts())
+            if client not in self._attempts:
+                self._attempts[client] = _Attempts()
+                client.on_close(lambda: self._forget(client))
+            attempts = self._attempts[client]
             if attempts.connection is not None:
                 raise self._failed(client, "an exchange is under way")
             transport, name = client.transport, client.identity.x509_dname
@@ -77,6 +80,9 @@ class SaslSession(SessionPart):
             connection = self._under_way(client)
             outcome = await self._step(client, connection.step, None if nil else data)
             return AuthSASLStepReply(*self._answer(client, connection, outcome))
+
+    def _forget(self, client: Client) -> None:
+        self._attempts.pop(client, None)
 
     def _under_way(self, client: Client) -> SaslConnection:
         attempts = self._attempts.get(client)
@@ -100,7 +106,7 @@ class SaslSession(SessionPart):
     def _failed(self, client: Client, why: str, *, last: bool = False) -> AuthFailed:
         """The client's error after an exchange that failed, and the `last` one; why is for the log alone."""
         log.warning("conn=%d SASL authentication failed: %s", client.number, why)
-        attempts = self._attempts[client]
+        attempts = self._attempts.get(client, _Attempts())  # none of a client that is gone
         attempts.connection = None
         attempts.failures += 1
         if last or attempts.failures >= FAILURES_MAX:
@@ -132,7 +138,7 @@ class SaslSession(SessionPart):
                 raise self._failed(client, "more was sent before the security layer was there", last=True)
             assert isinstance(transport, TcpTransport)
             transport.protect_after_next(connection)
-        self._attempts.pop(client)
+        self._forget(client)
         log.info("conn=%d is '%s' by SASL", client.number, name)
         client.let_in(replace(client.identity, sasl_user_name=name))
 

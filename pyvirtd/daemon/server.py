@@ -23,6 +23,7 @@ from pyvirtd.daemon.session import DaemonDriver
 from pyvirtd.daemon.tls import TlsTransport
 from pyvirtd.daemon.transport import TcpTransport, Transport, UnixTransport, keep_talking
 from pyvirtd.errors import RpcError
+from pyvirtd.util.memory import give_back
 
 if TYPE_CHECKING:
     from pyvirtd.daemon.certificates import TlsServer
@@ -33,6 +34,7 @@ CLOSE_S = 5.0  # for calls in flight to be answered when the daemon ends
 ACCEPTS_AT_ONCE = 32  # a storm of connections must not hold the loop
 REST_S = 0.5  # without accepting, after descriptors ran out
 STRANGER_IDLE_S = 60.0  # that a client may do nothing before authentication while others wait
+CROWD = 256  # clients whose memory is worth giving back
 AUTH_S = 300.0  # that a client may take until it is let in; somebody may have to type a password
 STRANGER_LOOK_S = 5.0  # between two looks for such clients
 FULL_WORDS_S = 60.0  # between two log lines about the same limit
@@ -69,6 +71,7 @@ class Server:
         self._accepting = False
         self._resting: asyncio.TimerHandle | None = None
         self._full_told = -FULL_WORDS_S
+        self._most = 0  # clients at the same time, since memory was given back
         self._stranger_look: asyncio.TimerHandle | None = None
         self._serial = 0
         self._all_gone: asyncio.Event | None = None
@@ -302,10 +305,19 @@ class Server:
         self.anonymous.discard(client)
         if (leave := self._places.pop(client, None)) is not None:
             leave()
+        self._watch_memory()
         self._watch_idle()
         self._watch_listeners()
         if not self.clients and self._all_gone is not None:
             self._all_gone.set()
+
+    def _watch_memory(self) -> None:
+        """Once most of a crowd is gone, what it took is given back."""
+        now = len(self.clients)
+        self._most = max(self._most, now + 1)  # one has just gone
+        if self._most >= CROWD and now * 4 <= self._most:
+            self._most = now
+            self.host.tasks.start(asyncio.to_thread(give_back), "memory")
 
     # --- the end ---------------------------------------------------------------------------------------------
 

@@ -3,9 +3,11 @@
 import asyncio
 import errno
 import logging
+import resource
 import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from pyvirtd.daemon.client import PING, PONG
 from pyvirtd.daemon.transport import UnixTransport
 from pyvirtd.wire.packet import FRAME_MAX, PacketType, frame
 from tests.daemon.doubles import DoubleDriver
-from tests.daemon.harness import TEST, Answered, RawClient, Serving, eventually, length_frame, serving
+from tests.daemon.harness import TEST, Answered, RawClient, Serving, eventually, length_frame, open_fds, serving
 
 Work = Callable[[Serving, DoubleDriver], Awaitable[None]]
 STRANGER = Identity(1, 65534, 65534)
@@ -118,6 +120,53 @@ def test_strangers_that_do_nothing_keep_nobody_out_for_ever(tmp_path: Path, monk
         await eventually(lambda: all(client.gone for client in idle))
 
     run(tmp_path, work, "max_anonymous_clients = 2\n")
+
+
+HALF_WAY = 2000
+
+
+@pytest.fixture
+def room_for_many() -> Iterator[None]:
+    """Descriptors for both ends of as many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * HALF_WAY + 500
+    if hard < wanted:
+        pytest.skip(f"no {wanted} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("room_for_many")
+def test_thousands_half_way_through_authentication_slow_nobody_down_and_have_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "AUTH_S", 4.0)
+    given_back = threading.Event()
+    monkeypatch.setattr(server_module, "give_back", given_back.set)
+
+    async def work(server: Serving, driver: DoubleDriver) -> None:
+        other = await server.connect(read_only=True)
+        fds = open_fds()
+        held: list[RawClient] = []
+        slowest = 0.0
+        while len(held) < HALF_WAY:
+            batch = [await server.connect(opened=False) for _ in range(100)]
+            serials = [client.start("auth_sasl_init") for client in batch]
+            held += batch
+            begun = time.monotonic()
+            assert await other.call("connect_get_hostname") == "localhost"
+            slowest = max(slowest, time.monotonic() - begun)
+            for client, serial in zip(batch, serials, strict=True):
+                await client.reply(serial)
+        assert slowest < 1
+        await eventually(lambda: all(client.gone for client in held), 20)
+        assert await other.call("connect_get_hostname") == "localhost"
+        assert not server.server.anonymous
+        assert open_fds() <= fds
+        await eventually(given_back.is_set)
+
+    run(tmp_path, work, 'auth_unix_rw = "sasl"\nauth_unix_ro = "none"\nmax_clients = 5000\nmax_anonymous_clients = 0\n')
 
 
 @pytest.mark.usefixtures("stranger")

@@ -120,6 +120,18 @@ def test_the_right_password_lets_in_and_a_wrong_one_does_not(made: SaslHost, mec
         assert "authentication failed" in made.log_in(uri, "nobody").stderr
 
 
+def test_users_and_passwords_count_as_soon_as_they_are_set(made: SaslHost) -> None:
+    made.offer("scram-sha-256")
+    assert made.log_in(UNIX).returncode == 0  # the library has looked into its database
+    made.add_user("late", "first")
+    assert made.log_in(UNIX, "late", "first").returncode == 0
+    made.add_user("late", "second")
+    assert made.log_in(UNIX, "late", "second").returncode == 0
+    assert "authentication failed" in made.log_in(UNIX, "late", "first").stderr
+    made.run(["saslpasswd2", "-d", "-a", "libvirt", "-f", DATABASE, "late"])
+    assert "authentication failed" in made.log_in(UNIX, "late", "second").stderr
+
+
 def test_everything_goes_through_the_layer(made: SaslHost) -> None:
     made.offer("digest-md5")
     done = made.log_in(TCP, command="; ".join(["capabilities"] * 40))
