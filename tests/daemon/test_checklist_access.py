@@ -6,9 +6,12 @@ The rules here are doubles that refuse one permission; tests/integration/test_po
 import asyncio
 import json
 import os
+import re
 import subprocess
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,14 +19,21 @@ from pyvirtd.api.rpc import ADMIN, PROCEDURES, Answer, Part, Procedure, Program,
 from pyvirtd.constants.domain import DomainXMLFlags
 from pyvirtd.constants.error import ErrorNumber
 from pyvirtd.core.access.actions import permissions
+from pyvirtd.core.access.identity import Identity
+from pyvirtd.core.access.polkit import Authority
+from pyvirtd.errors import AuthFailed, DBusServiceError
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.util.bus import BusError, Reply, Service, variant
 from pyvirtd.wire.packet import PacketType, Status, frame
 from pyvirtd.wire.xdr import UInt
+from pyvirtd.xml.element import INACTIVE, LIVE, MIGRATABLE
 from tests.api.test_abi import ALSO_DENIED, DENIED_WITH_SECRETS
 from tests.daemon.doubles import DoubleDriver, Knowing, Refusing, rule
 from tests.daemon.harness import TEST, Answered, RawClient, Serving, eventually, every_call, procedure, serving
 from tests.daemon.test_bad_input import smallest
 from tests.daemon.test_gates import denying, outcome
-from tests.support.host import SessionHost
+from tests.model.test_samples import SAMPLES, elements, load, view_of
+from tests.support.host import ROOT, SessionHost
 
 Work = Callable[[Serving, DoubleDriver], Awaitable[None]]
 BOTH = pytest.mark.parametrize("kind", [Refusing, Knowing])
@@ -94,6 +104,17 @@ def test_14_a_procedure_that_says_nothing_of_itself_is_not_for_the_read_only_soc
     del PROCEDURES[made.program.number, made.number]
     assert not made.read_only
     assert not made.before_auth
+
+
+def test_14_cve_2019_10166_no_program_that_a_client_names_is_run_for_its_capabilities(session: SessionHost) -> None:
+    ran = session.path("ran")
+    for name in ("emulator", "qemu-system-x86_64"):
+        program = session.write(f"bin/{name}", f"#!/bin/sh\ntouch {ran}\n")
+        program.chmod(0o755)
+        done = session.virsh(["domcapabilities", "--emulatorbin", str(program)])
+        assert done.returncode != 0
+        assert str(program) in done.stderr
+        assert not ran.exists()
 
 
 def test_15_cve_2013_4401_converting_needs_the_right_to_write() -> None:
@@ -197,6 +218,32 @@ def test_19_cve_2015_0236_every_call_that_shows_xml_with_passwords_asks_for_it()
     assert not procedure("domain_save_image_get_xml_desc").read_only
 
 
+PASSWORD = "no-word-that-is-elsewhere"
+
+
+def hide(document: DomainDef) -> int:
+    """Put a password into each field that is declared or named as one; how many there are."""
+    fields = [(one, field) for one in elements(document) for field in one.fields()]
+    secret = [(one, field.attribute) for one, field in fields if field.secure or "passw" in field.attribute]
+    words = [(one, name) for one, name in secret if isinstance(getattr(one, name), str)]
+    for one, name in words:
+        setattr(one, name, PASSWORD)
+    return len(words)
+
+
+def test_19_cve_2020_14301_no_document_has_a_password_in_it_unless_asked_for() -> None:
+    """Of the samples, which together have every field of a document, in every view."""
+    tried = 0
+    for name in SAMPLES:
+        document = load(name)
+        if isinstance(document, DomainDef) and (hidden := hide(document)):
+            assert document.format(view_of(name)).count(PASSWORD) == hidden, name
+            for view in (INACTIVE, LIVE, MIGRATABLE, LIVE | MIGRATABLE):
+                assert PASSWORD not in document.format(view), (name, view)
+            tried += hidden
+    assert tried > 2
+
+
 @BOTH
 def test_20_cve_2025_12748_a_document_is_read_no_further_than_its_name_before_the_check(
     tmp_path: Path, kind: type[Refusing]
@@ -248,6 +295,39 @@ def test_21_cve_2013_4311_the_subject_is_the_process_that_connected(tmp_path: Pa
             assert f"Pid:\t{os.getpid()}\n" in about
 
     run(tmp_path, work)
+
+
+def test_21_cve_2013_4311_polkit_is_asked_about_one_process_and_no_later_one_of_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Bus:
+        async def call(self, _service: Service, _member: str, _signature: str, body: list[Any], **_: object) -> Reply:
+            kind, subject = body[0]
+            assert kind == "unix-process"
+            asked.append(subject)
+            raise BusError("no", refusal=True)
+
+    async def connected(authority: Authority) -> Bus:
+        return Bus()
+
+    monkeypatch.setattr(Authority, "_connected", connected)
+    check = partial(Authority().check, action="org.libvirt.unix.manage")
+    with pytest.raises(DBusServiceError):
+        asyncio.run(check(Identity(pid=7, uid=8, gid=9, start_time=77)))
+    assert asked == [{"pid": variant("u", 7), "start-time": variant("t", 77), "uid": variant("i", 8)}]
+    for unsure in (Identity(pid=7, uid=8), Identity(pid=7, start_time=77), Identity(uid=8, start_time=77)):
+        with pytest.raises(AuthFailed):
+            asyncio.run(check(unsure))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("unit", sorted((ROOT / "systemd").rglob("*-admin.socket"), key=str), ids=str)
+def test_22_cve_2019_10132_systemd_makes_the_admin_socket_for_the_daemons_user_alone(unit: Path) -> None:
+    text = unit.read_text()
+    assert "libvirt-admin-sock\n" in text
+    assert re.findall("^SocketMode=(.*)$", text, re.MULTILINE) == ["0600"]
 
 
 def test_22_cve_2019_10132_the_admin_socket_is_the_daemons_users_alone(tmp_path: Path) -> None:
