@@ -119,9 +119,6 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         self.host.tasks.start(finish_edits(self.host.paths.image_edits), "edits of save images")
         self.host.tasks.start(self.check_definitions(), "check of definitions")
 
-    async def reload(self) -> None:
-        await self.load_definitions()
-
     async def autostart(self) -> None:
         await autostart.start_marked(self)
 
