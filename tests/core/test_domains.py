@@ -20,6 +20,7 @@ from pyvirtd.core.jobs import Job
 from pyvirtd.core.store import Definitions, Stored
 from pyvirtd.drivers.test.driver import TestDomain, TestDriver
 from pyvirtd.errors import BadCall, InvalidArg, OperationFailed, OperationInvalid, SystemError_, VirtError, XmlError
+from pyvirtd.model.domain import DomainDef
 from pyvirtd.paths import FamilyPaths, Paths
 from pyvirtd.util.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 
@@ -442,6 +443,46 @@ def test_a_change_that_is_refused_changes_neither(tmp_path: Path) -> None:
         assert dom.config.metadata is None
         assert dom.live is not None
         assert dom.live.metadata is None
+
+    run(tmp_path, work)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_change_the_disk_refuses_is_in_no_status_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = []
+
+    async def save_status(dom: TestDomain) -> None:
+        assert dom.live is not None
+        statuses.append(dom.live.title)
+
+    async def work(world: World) -> None:
+        dom = await world.define()
+        await world.part.domain_create(dom)
+        monkeypatch.setattr(world.driver, "save_status", save_status)
+        with pytest.raises(SystemError_, match="No space left"):
+            await world.part.domain_set_metadata(dom, TITLE, "new", None, None, LIVE | CONFIG)
+        assert statuses == ["new", "t"]
+        assert dom.live is not None
+        assert dom.live.title == dom.config.title == "t"
+
+    run(tmp_path, work)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_guest_that_ends_while_the_disk_refuses_stays_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(world: World) -> None:
+        dom = await world.define()
+        await world.part.domain_create(dom)
+        save = world.driver.save_config
+
+        async def slow(dom: TestDomain, config: DomainDef) -> None:
+            dom.live = None
+            await save(dom, config)
+
+        monkeypatch.setattr(world.driver, "save_config", slow)
+        with pytest.raises(SystemError_):
+            await world.part.domain_set_metadata(dom, TITLE, "new", None, None, CONFIG)
+        assert dom.live is None
 
     run(tmp_path, work)
 
