@@ -5,6 +5,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from pyvirtd.api.rpc import KEEPALIVE, VERSION, EventMessage
@@ -42,6 +43,14 @@ PONG = 2
 ERROR = codec([(name, WireError.__annotations__[name]) for name in WireError._fields])
 
 
+class Unread(Enum):
+    """Why nothing is read from a client now; there may be several reasons at once."""
+
+    HELD = auto()  # what it sends next means something else in a moment
+    BEHIND = auto()  # the driver of one of its streams is
+    ENDING = auto()  # the daemon takes no more calls
+
+
 class Client(Caller):
     """A connected peer. `authenticated`, `read_only` and `handlers` are what the gates look at."""
 
@@ -62,6 +71,7 @@ class Client(Caller):
         self.last_heard = time.monotonic()  # the loop's clock
         self.keepalive: Keepalive | None = None
         self.in_flight = 0
+        self._unread: set[Unread] = set()
         self._waiting: deque[tuple[Packet, list[int] | None]] = deque()
         self._waiting_bytes = 0
         self._turn: asyncio.Handle | None = None
@@ -170,11 +180,20 @@ class Client(Caller):
 
     def hold(self) -> None:
         """Read nothing until `go_on`: what comes next means something else then."""
-        self.transport.pause()
+        self._pause(Unread.HELD)
 
     def go_on(self) -> None:
         """Read again."""
-        if not self._ending:
+        self._resume(Unread.HELD)
+
+    def _pause(self, why: Unread) -> None:
+        self._unread.add(why)
+        self.transport.pause()
+
+    def _resume(self, why: Unread) -> None:
+        """A reason to read nothing is gone; there may be others."""
+        self._unread.discard(why)
+        if not self._unread:
             self.transport.resume()
 
     def call_done(self) -> None:
@@ -305,15 +324,15 @@ class Client(Caller):
         """A stream's driver is behind: read no more for now."""
         if stream not in self._behind:
             self._behind[stream] = asyncio.get_running_loop().call_later(stall_s, stream.stalled)
-            self.transport.pause()
+            self._pause(Unread.BEHIND)
 
     def stream_caught_up(self, stream: ClientStream) -> None:
         """The driver took what was queued."""
         timer = self._behind.pop(stream, None)
         if timer is not None:
             timer.cancel()
-            if not self._behind and not self._ending:
-                self.transport.resume()
+            if not self._behind:
+                self._resume(Unread.BEHIND)
 
     def stream_closed(self, stream: ClientStream) -> None:
         """Forget a stream that is over."""
@@ -346,7 +365,7 @@ class Client(Caller):
     def end(self) -> None:
         """The daemon ends: take no more calls, answer those in flight, then close."""
         self._ending = True
-        self.transport.pause()
+        self._pause(Unread.ENDING)
         if not self.in_flight:
             self.transport.close_when_sent()
 
