@@ -2,6 +2,6 @@
 
 `driver` holds it together; `lifecycle`, `stats`, `consoles`, `guest_agent`, … are its parts, listed in `parts`;
 `process` starts and ends a guest, `saving` puts it into a file and takes it from there, `adopt` finds one again,
-`monitor` and `events` speak with it; `postparse`, `validate` and `command` are pure: a definition and QEMU's
-capabilities in, a complete definition and argv out.
+`monitor` and `events` speak with it; `postparse`, `validate` and `command` are pure: a definition, QEMU's
+capabilities and the facts of the host in, a complete definition and argv out.
 """

@@ -39,6 +39,7 @@ from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
 from pyvirtd.drivers.qemu.command import build
 from pyvirtd.drivers.qemu.command.context import Command, Context
+from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.disks import check_presence
 from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Helpers
@@ -121,6 +122,7 @@ class Starting:
         driver.ports.assign(live)
         self.undo.callback(driver.ports.release, live)
         context = Context.for_start(caps, driver.host.paths, driver.config, driver.host.privileged, self.number, live)
+        context.host = await in_thread(HostFacts.look_up, live, driver.config)
         context.incoming = self.incoming is not None
         context.reset_nvram = bool(flags & DomainCreateFlags.RESET_NVRAM)
         with self._monitor_listener() as listener, ExitStack() as ours:

@@ -1,7 +1,5 @@
 """What a definition may say although this QEMU or this host cannot do it: refused only when the guest starts."""
 
-import shutil
-
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.command.backends import check_host_nodes
 from pyvirtd.drivers.qemu.command.context import Builder
@@ -86,7 +84,7 @@ def _check_placement(build: Builder) -> None:
     numa = definition.numatune
     tune = numa.memory if numa is not None else None
     if definition.vcpu.placement is Placement.AUTO or (tune is not None and tune.placement is Placement.AUTO):
-        if shutil.which("numad") is None:
+        if not build.context.host.has_numad:
             raise OperationFailed("Failed to query numad for the advisory nodeset", domain=ErrorDomain.NONE)
         raise _internal("Advice from numad is needed in case of automatic numa placement")
     if numa is not None:
