@@ -32,7 +32,7 @@ from pyvirtd.core.jobs import Job, LongJob
 from pyvirtd.core.objects import Deferred
 from pyvirtd.core.security import Credentials, Label, labels_of, security_models
 from pyvirtd.core.store import Definitions
-from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, dump_auto, events, leftovers, process
+from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, dump_auto, leftovers, process
 from pyvirtd.drivers.qemu.autoshutdown import Policy
 from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
@@ -41,6 +41,7 @@ from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Run
 from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.parts import PARTS
+from pyvirtd.drivers.qemu.pause import resume
 from pyvirtd.drivers.qemu.ports import GraphicsPorts
 from pyvirtd.drivers.qemu.postparse import choose_emulator, complete
 from pyvirtd.drivers.qemu.saving import managed
@@ -251,15 +252,11 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
 
     async def finish_reboot(self, dom: QemuDomain) -> None:
         """The guest powered off to be started again: reset it and let it run."""
-        guest = dom.running
-        await guest.monitor.execute("system_reset")
+        await dom.monitor.execute("system_reset")
         crashed = dom.state is DomainState.CRASHED
         reason = DomainRunningReason.CRASHED if crashed else DomainRunningReason.BOOTED
-        guest.resuming = (reason, DomainEventResumedDetailType.UNPAUSED)
         dom.set_state(DomainState.PAUSED, DomainPausedReason.CRASHED if crashed else DomainPausedReason.SHUTTING_DOWN)
-        await guest.monitor.execute("cont")
-        events.resumed(self, dom)
-        await self.save_status(dom)
+        await resume(self, dom, (reason, DomainEventResumedDetailType.UNPAUSED))
 
     def dump_panicked(self, dom: QemuDomain, *, restart: bool) -> None:
         """Dump a guest that panicked, in the background, and then start it again or end it."""

@@ -17,23 +17,21 @@ from pyvirtd.api.events import DomainEventJobCompleted
 from pyvirtd.constants.domain import (
     DomainCoreDumpFlags,
     DomainCoreDumpFormat,
-    DomainEventResumedDetailType,
     DomainEventStoppedDetailType,
     DomainEventSuspendedDetailType,
-    DomainEventType,
     DomainJobOperation,
     DomainJobType,
     DomainPausedReason,
-    DomainRunningReason,
     DomainShutoffReason,
     DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import Amount, JobStats
 from pyvirtd.core.jobs import Held, Job, LongJob
-from pyvirtd.drivers.qemu import events, process
+from pyvirtd.drivers.qemu import process
 from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
 from pyvirtd.drivers.qemu.monitor import MonitorClosed
+from pyvirtd.drivers.qemu.pause import UNPAUSED, Pausing, go_on, pause
 from pyvirtd.drivers.qemu.saving.image import Format
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline, available
 from pyvirtd.drivers.qemu.saving.transfer import check_aborted, send_state, stop_transfer
@@ -55,6 +53,7 @@ FORMATS = {
     DomainCoreDumpFormat.WIN_DMP: "win-dmp",
 }
 DESCRIPTOR = "dump"
+FOR_DUMP: Pausing = (DomainPausedReason.DUMP, DomainEventSuspendedDetailType.PAUSED)
 # Why a guest that was being dumped stands still. UNKNOWN: the daemon died before it noted why it stopped it.
 STOPPED_FOR = (DomainPausedReason.DUMP, DomainPausedReason.WATCHDOG, DomainPausedReason.UNKNOWN)
 RECOVER_S = 600.0  # for QEMU to end the dump of a daemon that is gone
@@ -86,7 +85,7 @@ async def core_dump(
             raise OperationFailed("domain is not running", domain=From.DOMAIN) from None
         finally:
             if ran and not crash:
-                await go_on(driver, dom)
+                await go_on(driver, dom, UNPAUSED, (DomainPausedReason.DUMP,))
         if crash:
             await _end_crashed(driver, dom)
 
@@ -144,25 +143,6 @@ def dump_format(driver: "QemuDriver") -> Format:
     return found
 
 
-async def go_on(driver: "QemuDriver", dom: QemuDomain, reason: DomainPausedReason = DomainPausedReason.DUMP) -> None:
-    """Let a guest that was stopped for this reason run again, unless it has ended or somebody else has paused it."""
-    if dom.guest is None:
-        return
-    dom.guest.pausing = None
-    if dom.state is not DomainState.PAUSED or dom.reason != reason:
-        return
-    try:
-        dom.guest.resuming = (DomainRunningReason.UNPAUSED, DomainEventResumedDetailType.UNPAUSED)
-        await dom.guest.monitor.execute("cont")
-        events.resumed(driver, dom)
-        await driver.save_status(dom)
-    except MonitorClosed:
-        return
-    except VirtError as exc:
-        log.error("domain %s does not go on after its dump: %s", dom.name, exc)
-        driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.API_ERROR)
-
-
 async def recover(driver: "QemuDriver", dom: QemuDomain) -> None:
     """The daemon that dumped a guest has died: once QEMU writes no more, the guest goes on."""
     reason = DomainPausedReason(dom.reason) if dom.state is DomainState.PAUSED else None
@@ -175,16 +155,15 @@ async def recover(driver: "QemuDriver", dom: QemuDomain) -> None:
         except (VirtError, TimeoutError) as exc:
             log.warning("domain %s: its dump does not end: %r", dom.name, exc)
         if reason in STOPPED_FOR:
-            await go_on(driver, dom, reason)
+            await go_on(driver, dom, UNPAUSED, (reason,))
 
 
 async def _stop(driver: "QemuDriver", dom: QemuDomain, *, live: bool) -> None:
     """Stop the guest for its dump; a live one only where QEMU stops it itself, at the end."""
-    dom.running.pausing = (DomainPausedReason.DUMP, DomainEventSuspendedDetailType.PAUSED)
-    if not live:
-        await dom.monitor.execute("stop")
-        events.paused(driver, dom)
-        await driver.save_status(dom)
+    if live:
+        dom.running.pausing = FOR_DUMP
+    else:
+        await pause(driver, dom, FOR_DUMP)
 
 
 async def _end_crashed(driver: "QemuDriver", dom: QemuDomain) -> None:

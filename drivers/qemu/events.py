@@ -18,7 +18,6 @@ from pyvirtd.constants.domain import (
     DomainEventGraphicsPhase,
     DomainEventIOErrorAction,
     DomainEventPMSuspendedDetailType,
-    DomainEventResumedDetailType,
     DomainEventShutdownDetailType,
     DomainEventStoppedDetailType,
     DomainEventSuspendedDetailType,
@@ -36,6 +35,7 @@ from pyvirtd.constants.domain import (
 )
 from pyvirtd.drivers.qemu.blocks_threshold import names_of
 from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
+from pyvirtd.drivers.qemu.pause import paused, resumed
 from pyvirtd.drivers.qemu.runtime import AGENT_CHANNEL
 from pyvirtd.model.chardev import ChannelState
 from pyvirtd.model.devices import WatchdogAction
@@ -81,28 +81,6 @@ def _emit(driver: "QemuDriver", body: Any) -> None:
 
 
 # --- running, paused, ended -------------------------------------------------------------------------------------
-
-
-def paused(driver: "QemuDriver", dom: QemuDomain) -> bool:
-    """The vcpus stopped: state and event, once, whether QEMU's event or our command's answer comes first."""
-    if dom.state is not DomainState.RUNNING:
-        return False
-    reason, detail = dom.running.pausing or (DomainPausedReason.UNKNOWN, DomainEventSuspendedDetailType.PAUSED)
-    dom.running.pausing = None
-    dom.set_state(DomainState.PAUSED, reason)
-    driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, detail)
-    return True
-
-
-def resumed(driver: "QemuDriver", dom: QemuDomain) -> bool:
-    """The vcpus run: as `paused`."""
-    if dom.state is not DomainState.PAUSED:
-        return False
-    reason, detail = dom.running.resuming or (DomainRunningReason.UNPAUSED, DomainEventResumedDetailType.UNPAUSED)
-    dom.running.resuming = None
-    dom.set_state(DomainState.RUNNING, reason)
-    driver.emit_lifecycle(dom, DomainEventType.RESUMED, detail)
-    return True
 
 
 @on("STOP")

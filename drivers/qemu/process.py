@@ -48,6 +48,7 @@ from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.leftovers import remove_tpm
 from pyvirtd.drivers.qemu.limits import check_start
 from pyvirtd.drivers.qemu.monitor import Monitor
+from pyvirtd.drivers.qemu.pause import let_run
 from pyvirtd.drivers.qemu.postparse import assign_aliases
 from pyvirtd.drivers.qemu.prepare import fill_in
 from pyvirtd.drivers.qemu.run_files import (
@@ -322,9 +323,7 @@ async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming:
     if flags & DomainCreateFlags.PAUSED:
         dom.set_state(DomainState.PAUSED, DomainPausedReason.USER)
     else:
-        guest.resuming = (DomainRunningReason.BOOTED, DomainEventResumedDetailType.UNPAUSED)
-        await guest.monitor.execute("cont")
-        events.resumed(driver, dom)
+        await let_run(driver, dom, (DomainRunningReason.BOOTED, DomainEventResumedDetailType.UNPAUSED))
     guest.up = True
     await driver.save_status(dom)
 
@@ -348,13 +347,11 @@ async def _take_in(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: 
     if not runs:
         driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, detail)
     else:
-        guest.resuming = incoming.running
         try:
-            await guest.monitor.execute("cont")
+            await let_run(driver, dom, incoming.running)
         except VirtError:
             driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
             raise
-        events.resumed(driver, dom)
     guest.up = True
     await driver.save_status(dom)
 

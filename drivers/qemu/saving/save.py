@@ -25,14 +25,14 @@ from pyvirtd.constants.domain import (
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import JobStats
 from pyvirtd.core.jobs import Held, Job, LongJob
-from pyvirtd.drivers.qemu import events, process
+from pyvirtd.drivers.qemu import process
 from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
-from pyvirtd.drivers.qemu.incoming import Resuming
+from pyvirtd.drivers.qemu.pause import Pausing, Resuming, go_on, pause
 from pyvirtd.drivers.qemu.saving.document import replacement, saved_cookie, saved_xml
 from pyvirtd.drivers.qemu.saving.image import Format, Image, claim
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline, available
 from pyvirtd.drivers.qemu.saving.transfer import check_aborted, send_state
-from pyvirtd.errors import BadCall, OperationFailed, VirtError, from_os_error
+from pyvirtd.errors import BadCall, OperationFailed, from_os_error
 from pyvirtd.util.files import in_thread, sync_directory
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Flags = DomainSaveRestoreFlags
+FOR_SAVE: Pausing = (DomainPausedReason.SAVE, DomainEventSuspendedDetailType.PAUSED)
 SAVE_CANCELED: Resuming = (DomainRunningReason.SAVE_CANCELED, DomainEventResumedDetailType.UNPAUSED)
 SAVED = Ending(DomainShutoffReason.SAVED, DomainEventStoppedDetailType.SAVED)
 
@@ -98,33 +99,15 @@ def save_format(driver: "QemuDriver", word: str | None) -> Format:
 @asynccontextmanager
 async def _stopped(driver: "QemuDriver", dom: QemuDomain) -> AsyncIterator[bool]:
     """The guest does not run meanwhile; whether it did. When the work within fails, it goes on."""
-    guest = dom.running
     was_running = dom.state is DomainState.RUNNING
     if was_running:
-        guest.pausing = (DomainPausedReason.SAVE, DomainEventSuspendedDetailType.PAUSED)
-        await guest.monitor.execute("stop")
-        events.paused(driver, dom)
-        await driver.save_status(dom)
+        await pause(driver, dom, FOR_SAVE)
     try:
         yield was_running
     except BaseException:
         if was_running:
-            await asyncio.shield(resume(driver, dom))
+            await asyncio.shield(go_on(driver, dom, SAVE_CANCELED))
         raise
-
-
-async def resume(driver: "QemuDriver", dom: QemuDomain, why: Resuming = SAVE_CANCELED) -> None:
-    """Let a guest go on that was stopped to be saved or dumped, if it is still there."""
-    guest = dom.guest
-    if guest is None or guest.finishing or guest.ending is not None or dom.state is not DomainState.PAUSED:
-        return
-    guest.resuming = why
-    try:
-        await guest.monitor.execute("cont")
-        events.resumed(driver, dom)
-        await driver.save_status(dom)
-    except VirtError as exc:
-        log.error("domain %s does not go on: %s", dom.name, exc)
 
 
 async def _image(driver: "QemuDriver", dom: QemuDomain, wanted: Saving, *, running: bool) -> Image:
