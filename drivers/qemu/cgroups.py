@@ -302,14 +302,6 @@ def _device_records(group: Group, live: DomainDef, acl: Iterable[str]) -> list[R
     return list(audit_records.allowed_devices(live, str(group.v1["devices"]), found, kinds))
 
 
-async def allow_paths(dom: QemuDomain, paths: Iterable[str], *, writable: bool = True) -> None:
-    """Let a running guest use device nodes that it is about to be given; files need nothing. Raises VirtError."""
-    group = dom.running.group
-    if group is not None and "devices" in group.v1:
-        rules = {rule for path in paths if (rule := limits.device_rule(path, writable=writable)) is not None}
-        await in_thread(limits.allow_devices, group, rules)
-
-
 def device_rules(live: DomainDef) -> set[DeviceRule]:
     """What a definition's devices are on this host."""
     rules = {limits.device_rule(path, writable=writable) for path, writable in _device_paths(live)}

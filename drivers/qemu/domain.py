@@ -55,9 +55,7 @@ class Guest:
     labels: list[Label] = field(default_factory=list)
     helpers: Helpers = field(default_factory=Helpers)
     fdsets: int = 0  # sets of descriptors that QEMU was given; the next one's number
-    taps: list[str] = field(default_factory=list)
     vcpu_threads: dict[int, int] = field(default_factory=dict)  # vcpu -> thread id
-    balloon_kib: int | None = None
     consoles: dict[str, Any] = field(default_factory=dict)  # alias -> the stream that has it open
     pausing: tuple[int, int] | None = None  # why the next STOP comes: reason, event detail
     resuming: tuple[int, int] | None = None

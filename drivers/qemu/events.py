@@ -209,7 +209,6 @@ async def _watchdog(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
 @on("BALLOON_CHANGE")
 async def _balloon(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
     kib = int(data.get("actual", 0)) // 1024
-    dom.running.balloon_kib = kib
     dom.live_def.current_memory_kib = kib
     _emit(driver, events.DomainEventBalloonChange(dom, kib))
 

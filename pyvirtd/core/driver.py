@@ -68,10 +68,6 @@ class Host:
     drivers: "list[Driver]" = field(default_factory=list)
     inhibit: set[object] = field(default_factory=set)  # running guests: the daemon does not end when idle
 
-    def driver_for(self, part: type[Part]) -> "Driver | None":
-        """The driver that implements a family of procedures (for calls between drivers)."""
-        return next((d for d in self.drivers if any(issubclass(p, part) for p in d.parts)), None)
-
 
 @dataclass(slots=True)
 class Handler:

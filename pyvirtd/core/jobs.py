@@ -28,7 +28,6 @@ class Job(Flag):
     SUSPEND = auto()
     MODIFY = auto()
     ABORT = auto()
-    MIGRATION_OP = auto()
     NONE = 0
 
 

@@ -217,15 +217,6 @@ def process_start_time(pid: int) -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
-def close_other_descriptors(keep: Collection[int]) -> None:
-    """Close all descriptors of this process but the standard ones and these."""
-    low = 3
-    for fd in sorted({fd for fd in keep if fd > 2}):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
-
-
 def _launcher(launch: Launch) -> list[str]:
     """The programs in front of the program that do what must be done before it is executed."""
     argv: list[str] = []

@@ -7,7 +7,6 @@ from pyvirtd.drivers.qemu.postparse.disks import has_partition
 from pyvirtd.drivers.qemu.postparse.given_disks import source_path
 from pyvirtd.drivers.qemu.postparse.refuse import (
     internal,
-    invalid,
     qemu_internal,
     qemu_unsupported,
     unsupported,
@@ -305,9 +304,3 @@ def _check_sharing(disk: Disk) -> None:
         raise qemu_unsupported(f"transient disk supported only with 'disk' device ({name})")
     if disk.transient.share_backing and bus in (DiskBus.IDE, DiskBus.SATA):
         raise qemu_unsupported(f"disk bus '{bus}' doesn't support transiend disk backing image sharing")
-
-
-def given_alias(alias: str) -> None:
-    """Names that QEMU takes as ids. Raises InvalidArg."""
-    if not all((char.isalnum() and char.isascii()) or char in "-_." for char in alias):
-        raise invalid(f"Invalid alias '{alias}'")
