@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CALL = int(PacketType.CALL)
+CALLS = frozenset((int(PacketType.CALL), int(PacketType.CALL_WITH_FDS)))
+OK = int(Status.OK)
 NO_FILES: list[int] = []
 REPLY_MAX = FRAME_MAX - HEADER.size - 4  # bytes of a result; the last word is the count of descriptors
 
@@ -68,18 +69,8 @@ class _Call:
 
 def call(client: "Client", packet: Packet, fds: list[int] | None) -> None:
     """Answer one call, now or from a task. Never raises."""
-    handler = client.handlers.get((packet.program, packet.procedure))
     try:
-        if (
-            handler is None
-            or packet.type != CALL
-            or packet.version != VERSION
-            or packet.status
-            or not (client.authenticated)
-        ):
-            procedure = _checked(client, packet, fds)
-        else:
-            procedure = handler.procedure
+        procedure, handler = _checked(client, packet, fds)
     except VirtError as exc:
         close_fds(fds or ())
         client.reply_error(packet, exc)
@@ -136,22 +127,24 @@ async def _run_by_rules(state: _Call, handler: Handler, petition: Petition) -> N
         state.client.call_done()
 
 
-def _checked(client: "Client", packet: Packet, fds: list[int] | None) -> Procedure:
-    """The procedure that the header names. Raises RpcError for a header that is no call of ours."""
-    if packet.program not in client.server.programs(client) or packet.version != VERSION:
+def _checked(client: "Client", packet: Packet, fds: list[int] | None) -> tuple[Procedure, Handler | None]:
+    """The procedure that the header names, and who answers it. Raises RpcError for a header that is no call of ours."""
+    key = packet.program, packet.procedure
+    handler = client.handlers.get(key)
+    if packet.version != VERSION or (handler is None and packet.program not in client.server.programs(client)):
         raise RpcError(f"Cannot find program {packet.program} version {packet.version}")
-    if packet.type not in (PacketType.CALL, PacketType.CALL_WITH_FDS):
+    if packet.type not in CALLS:
         raise RpcError(f"Unexpected message type {packet.type}")
-    if packet.status != Status.OK:
+    if packet.status != OK:
         raise RpcError(f"Unexpected message status {packet.status}")
     if fds is None:
         raise RpcError("fewer descriptors came than the call announced")
-    procedure = PROCEDURES.get((packet.program, packet.procedure))
+    procedure = handler.procedure if handler is not None else PROCEDURES.get(key)
     if procedure is None:
         raise RpcError(f"unknown procedure: {packet.procedure}")
     if not client.authenticated and not procedure.before_auth:
         raise RpcError("authentication required")
-    return procedure
+    return procedure, handler
 
 
 def _prepare(state: _Call, handler: Handler | None) -> Handler:
