@@ -136,7 +136,7 @@ async def write_dump(
 def dump_format(driver: "QemuDriver") -> Format:
     """The compression that qemu.conf asks for; none where it cannot be had."""
     word = driver.config.dump_image_format
-    found = {format.name.lower(): format for format in Format}.get(word)
+    found = Format.of(word)
     if found is None or not available(found):
         log.warning("dump_image_format '%s' is unknown or its program not installed: dumps are raw", word)
         return Format.RAW

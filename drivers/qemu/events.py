@@ -145,18 +145,19 @@ async def _panicked(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
 @on("SUSPEND")
 async def _pm_suspend(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
     _emit(driver, events.DomainEventPMSuspend(dom))
-    if dom.state is DomainState.RUNNING:
-        dom.set_state(DomainState.PMSUSPENDED, DomainPMSuspendedReason.UNKNOWN)
-        driver.emit_lifecycle(dom, DomainEventType.PMSUSPENDED, DomainEventPMSuspendedDetailType.MEMORY)
-        await driver.save_status(dom)
+    await _sleeps(driver, dom, DomainEventPMSuspendedDetailType.MEMORY)
 
 
 @on("SUSPEND_DISK")
 async def _pm_suspend_disk(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
     _emit(driver, events.DomainEventPMSuspendDisk(dom))
+    await _sleeps(driver, dom, DomainEventPMSuspendedDetailType.DISK)
+
+
+async def _sleeps(driver: "QemuDriver", dom: QemuDomain, detail: DomainEventPMSuspendedDetailType) -> None:
     if dom.state is DomainState.RUNNING:
         dom.set_state(DomainState.PMSUSPENDED, DomainPMSuspendedReason.UNKNOWN)
-        driver.emit_lifecycle(dom, DomainEventType.PMSUSPENDED, DomainEventPMSuspendedDetailType.DISK)
+        driver.emit_lifecycle(dom, DomainEventType.PMSUSPENDED, detail)
         await driver.save_status(dom)
 
 

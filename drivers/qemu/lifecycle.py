@@ -99,13 +99,7 @@ class Domains(CommonDomains[QemuDomain]):
     async def domain_create_xml(self, xml_desc: str, flags: int, caller: Caller) -> QemuDomain:
         driver = self.driver
         definition = await driver.parse(xml_desc, validate=bool(flags & Create.VALIDATE))
-        async with driver.names.hold(definition.name, definition.uuid or ""):
-            dom = self.domains.match_new(definition)
-            if dom is None:
-                dom = driver.new_domain(definition, persistent=False)
-                self.domains.add(dom)
-            elif dom.active:
-                raise OperationInvalid(f"domain is already active as '{dom.name}'")
+        dom = await driver.domain_to_start(definition)
         await driver.start_domain(dom, flags, caller, definition)
         return dom
 

@@ -11,7 +11,6 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.edits import change
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.monitor import CommandRefused
-from pyvirtd.drivers.qemu.stats_running import has_balloon
 from pyvirtd.drivers.qemu.tune_vcpus import set_max_vcpus, set_vcpus
 from pyvirtd.errors import BadCall, ConfigUnsupported, InvalidArg, OperationInvalid, OperationUnsupported, Overflow
 from pyvirtd.model.domain import DomainDef
@@ -71,7 +70,7 @@ class TuneSets(TunePart[QemuDomain]):
                 definition.current_memory_kib = memory
 
         async def tell_qemu() -> None:
-            if not has_balloon(dom.live_def):
+            if dom.live_def.devices.balloon is None:
                 raise OperationInvalid(NO_BALLOON)
             try:
                 await dom.monitor.execute("balloon", {"value": memory * 1024})

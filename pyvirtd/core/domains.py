@@ -151,6 +151,17 @@ class HypervisorDriver(Driver, Generic[Dom]):
     async def destroy_domain(self, dom: Dom, flags: int) -> None:
         """End at once."""
 
+    async def domain_to_start(self, definition: DomainDef) -> Dom:
+        """The domain that a definition is run as, a new transient one where there is none. Raises OperationInvalid."""
+        async with self.names.hold(definition.name, definition.uuid or ""):
+            dom = self.domains.match_new(definition)
+            if dom is None:
+                dom = self.new_domain(definition, persistent=False)
+                self.domains.add(dom)
+            elif dom.active:
+                raise OperationInvalid(f"domain '{dom.name}' is already active")
+            return dom
+
     async def save_config(self, dom: Dom, config: DomainDef) -> None:
         """Make `config` the persistent definition: on disk, where it outlasts a crash, and only then in memory."""
         if self.definitions is None:

@@ -389,6 +389,12 @@ class Client(Caller):
         return self.keepalive is not None
 
 
+def client_of(caller: Caller) -> Client:
+    """Who calls one of the daemon's own procedures."""
+    assert isinstance(caller, Client)
+    return caller
+
+
 def check_event(family: str, event_id: int, *, legacy: bool = False) -> None:
     """Refuse the number of an event that there is not, or that the old calls do not know."""
     if not registrable(family, event_id, legacy=legacy):

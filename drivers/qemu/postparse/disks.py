@@ -11,6 +11,7 @@ from pyvirtd.model.devices import Devices
 from pyvirtd.model.disk import Disk, DiskBus, DiskDevice, DiskDriver, SnapshotLocation
 from pyvirtd.model.hostdev import HostdevType
 from pyvirtd.model.storage import (
+    DEFAULT_PORTS,
     BackingStore,
     BlockSource,
     DirSource,
@@ -141,28 +142,12 @@ def complete_encryption(encryption: Encryption | None) -> None:
         encryption.engine = EncryptionEngine.QEMU
 
 
-# TCP ports of protocols whose hosts may leave them out, as far as libvirt writes them down.
-_PORTS = {
-    StorageProtocol.NBD: 10809,
-    StorageProtocol.GLUSTER: 24007,
-    StorageProtocol.ISCSI: 3260,
-    StorageProtocol.SHEEPDOG: 7000,
-    StorageProtocol.HTTP: 80,
-    StorageProtocol.HTTPS: 443,
-    StorageProtocol.FTP: 21,
-    StorageProtocol.FTPS: 990,
-    StorageProtocol.TFTP: 69,
-    StorageProtocol.SSH: 22,
-    StorageProtocol.VXHS: 9999,
-}
-
-
 _WITH_SSL = (StorageProtocol.HTTPS, StorageProtocol.FTPS)
 
 
 def default_port(protocol: StorageProtocol) -> int:
     """The protocol's TCP port; 0 where there is none."""
-    return _PORTS.get(protocol, 0)
+    return DEFAULT_PORTS.get(protocol, 0)
 
 
 def complete_network_source(source: NetworkSource) -> None:

@@ -39,6 +39,11 @@ class Format(IntEnum):
     LZOP = 4
     ZSTD = 5
 
+    @classmethod
+    def of(cls, word: str) -> "Format | None":
+        """The format of qemu.conf's word."""
+        return next((item for item in cls if item.name.lower() == word), None)
+
 
 class IncompleteImage(OperationFailed):
     """A save that never ended."""

@@ -88,7 +88,7 @@ def save_format(driver: "QemuDriver", word: str | None) -> Format:
     """The format that a call names, else qemu.conf's. Raises OperationFailed where it is none or cannot be had."""
     where = "" if word is not None else " in configuration file"
     word = word if word is not None else driver.config.save_image_format
-    found = {item.name.lower(): item for item in Format}.get(word)
+    found = Format.of(word)
     if found is None:
         raise OperationFailed(f"Invalid save image format specified{where}", domain=From.QEMU)
     if not available(found):
