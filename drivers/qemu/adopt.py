@@ -28,7 +28,7 @@ from pyvirtd.core.jobs import LongJob
 from pyvirtd.core.security import domain_identity
 from pyvirtd.drivers.qemu import cgroups, events, process
 from pyvirtd.drivers.qemu.command.block import last_node
-from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.domain import SHUT_DOWN, Guest, Phase, QemuDomain
 from pyvirtd.drivers.qemu.helpers import DbusDaemon, Helpers, ReservationHelper, end_orphans
 from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.drivers.qemu.runtime import refresh, reserve_interfaces
@@ -71,7 +71,7 @@ def status_of(dom: QemuDomain, channels: Path) -> DomStatus:
     guest, live = dom.running, dom.live_def
     reasons = REASONS.get(dom.state)
     job = dom.jobs.long_job
-    if job is not None and job.kind is LongJob.START and guest.up:
+    if job is not None and job.kind is LongJob.START and guest.phase >= Phase.UP:
         job = None
     return DomStatus(
         state=_word(dom.state.name),
@@ -119,7 +119,7 @@ async def save_status(driver: "QemuDriver", dom: QemuDomain) -> None:
     guest.status_wanted += 1
     wanted = guest.status_wanted
     async with guest.status_lock:
-        if guest.status_written >= wanted or guest.finished or dom.guest is not guest:
+        if guest.status_written >= wanted or guest.phase is Phase.FINISHED or dom.guest is not guest:
             return
         guest.status_written = guest.status_wanted
         paths = driver.host.paths.qemu
@@ -239,10 +239,7 @@ async def _ended_meanwhile(driver: "QemuDriver", dom: QemuDomain, status: DomSta
     reason = DomainShutoffReason.SHUTDOWN if _state(status)[0] is DomainState.SHUTDOWN else DomainShutoffReason.CRASHED
     dom.set_state(DomainState.SHUTOFF, reason)
     helpers = await _helpers_of(driver, status)
-    await helpers.stop()
-    await cgroups.remove_left(driver, status.domain)
-    await process.clean_up(driver, dom, status.domain, driver.labels(status.domain), helpers)
-    await remove_status(driver, dom)
+    await process.clean_up(driver, dom, status.domain, driver.labels(status.domain), helpers, None)
     driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
     driver.forget_if_transient(dom)
 
@@ -265,7 +262,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     guest.fake_reboot = status.fakereboot
     guest.own_cpu = status.cpu
     guest.fdsets = status.fdset or 0
-    guest.up = True
+    guest.phase = Phase.UP
     dom.live, dom.guest = status.domain, guest
     dom.agent_timeout = status.agent_timeout if status.agent_timeout is not None else -2
     driver.domains.set_id(dom, status.domain.id if status.domain.id is not None else driver.domains.next_id())
@@ -276,7 +273,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     guest.labels = driver.labels(dom.live)
     guest.group = await cgroups.find(driver, dom.live, running.pid)
     helpers.watch(driver.host.tasks)
-    driver.watch(dom, guest)
+    process.watch(driver, dom, guest)
     while True:
         monitor = guest.monitor
         try:
@@ -288,7 +285,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
         guest.monitor = Monitor(dom.name)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(guest.over.wait(), RETRY_S)
-        if guest.finishing:
+        if guest.phase >= Phase.FINISHING:
             return
     monitor.start(lambda message: events.handle(driver, dom, message))
     with contextlib.suppress(VirtError):
@@ -308,9 +305,8 @@ async def _reconcile(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -
     if runs and dom.state is not DomainState.RUNNING:
         dom.set_state(DomainState.RUNNING, DomainRunningReason.UNPAUSED)
     elif word == "shutdown":
-        ending = Ending(DomainShutoffReason.SHUTDOWN, DomainEventStoppedDetailType.SHUTDOWN)
         dom.set_state(DomainState.SHUTDOWN, DomainShutdownReason.UNKNOWN)
-        driver.end(dom, ending)
+        driver.end(dom, SHUT_DOWN)
     elif not runs and dom.state is DomainState.RUNNING:
         dom.set_state(DomainState.PAUSED, _PAUSED.get(word, DomainPausedReason.UNKNOWN))
     await save_status(driver, dom)

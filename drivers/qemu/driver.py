@@ -1,6 +1,5 @@
 """The QEMU driver: its parts, its start, and what its parts share."""
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,11 +11,9 @@ from pyvirtd.constants.domain import (
     DomainCreateFlags,
     DomainDestroyFlagsValues,
     DomainEventResumedDetailType,
-    DomainEventStoppedDetailType,
     DomainJobOperation,
     DomainPausedReason,
     DomainRunningReason,
-    DomainShutoffReason,
     DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
@@ -37,7 +34,7 @@ from pyvirtd.drivers.qemu.autoshutdown import Policy
 from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
 from pyvirtd.drivers.qemu.command import disk_node
-from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.domain import DESTROYED, Ending, Phase, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Run
 from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.parts import PARTS
@@ -223,29 +220,15 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
             self.forget_if_transient(dom)
             raise
 
-    def watch(self, dom: QemuDomain, guest: Guest) -> None:
-        """Follow a run to its end."""
-        self.host.inhibit.add(guest)
-        self.host.tasks.start(self._watch(dom, guest), f"guest {dom.name}")
-
-    async def _watch(self, dom: QemuDomain, guest: Guest) -> None:
-        await guest.process.wait()
-        await asyncio.shield(asyncio.ensure_future(process.finish(self, dom, guest)))
-
-    def guest_gone(self, guest: Guest) -> None:
-        self.host.inhibit.discard(guest)
-
     def end(self, dom: QemuDomain, ending: Ending) -> None:
         """Make a guest end, in the background."""
-        if dom.guest is not None and not dom.guest.finished:
+        if dom.guest is not None and dom.guest.phase is not Phase.FINISHED:
             self.host.tasks.start(process.end(dom, dom.guest, ending), f"end of {dom.name}")
 
     async def destroy_domain(self, dom: QemuDomain, flags: int) -> None:
         guest = dom.running
         graceful = bool(flags & DomainDestroyFlagsValues.GRACEFUL)
-        ending = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
-        guest.ending = ending
-        await process.end(dom, guest, ending, graceful=graceful)
+        await process.end(dom, guest, DESTROYED, graceful=graceful)
         await process.finish(self, dom, guest)
         if flags & DomainDestroyFlagsValues.REMOVE_LOGS:
             self.host.paths.qemu.log_file(dom.name).unlink(missing_ok=True)

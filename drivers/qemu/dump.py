@@ -17,19 +17,17 @@ from pyvirtd.api.events import DomainEventJobCompleted
 from pyvirtd.constants.domain import (
     DomainCoreDumpFlags,
     DomainCoreDumpFormat,
-    DomainEventStoppedDetailType,
     DomainEventSuspendedDetailType,
     DomainJobOperation,
     DomainJobType,
     DomainPausedReason,
-    DomainShutoffReason,
     DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import Amount, JobStats
 from pyvirtd.core.jobs import Held, Job, LongJob
 from pyvirtd.drivers.qemu import process
-from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
+from pyvirtd.drivers.qemu.domain import CRASHED, QemuDomain
 from pyvirtd.drivers.qemu.monitor import MonitorClosed
 from pyvirtd.drivers.qemu.pause import UNPAUSED, Pausing, go_on, pause
 from pyvirtd.drivers.qemu.saving.image import Format
@@ -169,10 +167,7 @@ async def _stop(driver: "QemuDriver", dom: QemuDomain, *, live: bool) -> None:
 async def _end_crashed(driver: "QemuDriver", dom: QemuDomain) -> None:
     guest = dom.guest
     if guest is not None:
-        ending = Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.CRASHED)
-        guest.ending = ending
-        guest.finished = True  # that QEMU ends is no shutdown of the guest's
-        await process.end(dom, guest, ending)
+        await process.end(dom, guest, CRASHED)
         await process.finish(driver, dom, guest)
 
 

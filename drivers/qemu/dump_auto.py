@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 from pyvirtd.constants.domain import DomainCoreDumpFlags as Flags
 from pyvirtd.constants.domain import (
     DomainCoreDumpFormat,
-    DomainEventStoppedDetailType,
     DomainPausedReason,
-    DomainShutoffReason,
 )
 from pyvirtd.core.jobs import Job
-from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
+from pyvirtd.drivers.qemu.domain import CRASHED, QemuDomain
 from pyvirtd.drivers.qemu.dump import dump_job, write_dump
 from pyvirtd.drivers.qemu.pause import UNPAUSED, go_on
 from pyvirtd.errors import VirtError
@@ -40,7 +38,7 @@ async def after_panic(driver: "QemuDriver", dom: QemuDomain, *, restart: bool) -
     if restart:
         await driver.finish_reboot(dom)
     else:
-        driver.end(dom, Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.CRASHED))
+        driver.end(dom, CRASHED)
 
 
 async def _dump(driver: "QemuDriver", dom: QemuDomain) -> None:

@@ -19,7 +19,6 @@ from pyvirtd.constants.domain import (
     DomainEventIOErrorAction,
     DomainEventPMSuspendedDetailType,
     DomainEventShutdownDetailType,
-    DomainEventStoppedDetailType,
     DomainEventSuspendedDetailType,
     DomainEventTrayChangeReason,
     DomainEventType,
@@ -30,11 +29,10 @@ from pyvirtd.constants.domain import (
     DomainPMSuspendedReason,
     DomainRunningReason,
     DomainShutdownReason,
-    DomainShutoffReason,
     DomainState,
 )
 from pyvirtd.drivers.qemu.blocks_threshold import names_of
-from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
+from pyvirtd.drivers.qemu.domain import CRASHED, SHUT_DOWN, Phase, QemuDomain
 from pyvirtd.drivers.qemu.pause import paused, resumed
 from pyvirtd.drivers.qemu.runtime import AGENT_CHANNEL
 from pyvirtd.model.chardev import ChannelState
@@ -72,7 +70,10 @@ async def handle(driver: "QemuDriver", dom: QemuDomain, message: dict[str, Any])
             events.QemuMonitorEvent(dom, name, stamp.get("seconds", 0), stamp.get("microseconds", 0), details),
         )
     handler = HANDLERS.get(name)
-    if handler is not None and dom.guest is not None and not dom.guest.finished:
+    guest = dom.guest
+    if handler is None or guest is None or guest.phase is Phase.FINISHED:
+        return
+    if guest.ending is None or not guest.ending.silent:
         await handler(driver, dom, data if isinstance(data, dict) else {})
 
 
@@ -99,8 +100,6 @@ async def _resume(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -
 async def _shutdown(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
     """QEMU runs with -no-shutdown: it has stopped and waits for us to end or reset it."""
     guest = dom.running
-    if guest.ending is not None and guest.ending.reason is DomainShutoffReason.SAVED:
-        return  # not the guest's: its saved state runs on
     await driver.drop_agent(dom)
     if guest.fake_reboot:
         guest.fake_reboot = False
@@ -118,7 +117,7 @@ async def _shutdown(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
     if action in (LifecycleAction.RESTART, LifecycleAction.RESTART_RENAME):
         driver.host.tasks.start(driver.finish_reboot(dom), f"restart of {dom.name}")
     elif action is not LifecycleAction.PRESERVE:
-        driver.end(dom, Ending(DomainShutoffReason.SHUTDOWN, DomainEventStoppedDetailType.SHUTDOWN))
+        driver.end(dom, SHUT_DOWN)
 
 
 @on("RESET")
@@ -139,7 +138,7 @@ async def _panicked(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
     elif action in (LifecycleAction.RESTART, LifecycleAction.RESTART_RENAME):
         driver.host.tasks.start(driver.finish_reboot(dom), f"restart of {dom.name}")
     elif action is LifecycleAction.DESTROY:
-        driver.end(dom, Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.CRASHED))
+        driver.end(dom, CRASHED)
 
 
 @on("SUSPEND")

@@ -12,7 +12,7 @@ from pyvirtd.constants.domain import (
     DomainRunningReason,
     DomainState,
 )
-from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.domain import Phase, QemuDomain
 from pyvirtd.drivers.qemu.monitor import MonitorClosed
 from pyvirtd.errors import VirtError
 
@@ -65,7 +65,7 @@ async def go_on(driver: "QemuDriver", dom: QemuDomain, why: Resuming, stopped_fo
     Never raises: that it stays stopped is logged, and told by an event.
     """
     guest = dom.guest
-    if guest is None or guest.finishing or guest.ending is not None:
+    if guest is None or guest.phase >= Phase.FINISHING or guest.ending is not None:
         return
     guest.pausing = None
     if dom.state is not DomainState.PAUSED or dom.reason not in stopped_for:

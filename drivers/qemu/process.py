@@ -1,7 +1,7 @@
-"""Starting, ending and finding again one guest's QEMU.
+"""Starting, watching and ending one guest's QEMU.
 
 `start` gathers everything on an undo stack and keeps it only when QEMU runs; `finish` is the one way a run ends,
-whoever ended it; `adopt` takes up a guest that an earlier daemon (or libvirtd) left running.
+whoever ended it. What the host gave, `clean_up` takes back: each step on the undo stack has its line there.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from pyvirtd.drivers.qemu.command import build
 from pyvirtd.drivers.qemu.command.context import Command, Context
 from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.disks import check_presence
-from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.domain import DESTROYED, Ending, Guest, Phase, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Helpers
 from pyvirtd.drivers.qemu.host_devices import find_host_devices, wants_host_devices
 from pyvirtd.drivers.qemu.incoming import Incoming
@@ -150,7 +150,7 @@ class Starting:
         async def end() -> None:
             await _kill(process)
             await helpers.stop()
-            await (cgroups.remove(group) if group is not None else cgroups.remove_left(driver, live))
+            await _remove_group(driver, live, group)
 
         self.undo.push_async_callback(end)
         group = await cgroups.place(driver, live, self.number, process.pid)
@@ -304,10 +304,9 @@ async def start(
         if flags & DomainCreateFlags.PAUSED:
             driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
     if flags & DomainCreateFlags.AUTODESTROY and caller is not None:
-        ending = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
-        guest.autodestroy = caller.on_close(lambda: driver.end(dom, ending))
+        guest.autodestroy = caller.on_close(lambda: driver.end(dom, DESTROYED))
     guest.helpers.watch(driver.host.tasks)
-    driver.watch(dom, guest)
+    watch(driver, dom, guest)
 
 
 async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: Incoming | None) -> None:
@@ -324,7 +323,7 @@ async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming:
         dom.set_state(DomainState.PAUSED, DomainPausedReason.USER)
     else:
         await let_run(driver, dom, (DomainRunningReason.BOOTED, DomainEventResumedDetailType.UNPAUSED))
-    guest.up = True
+    guest.phase = Phase.UP
     await driver.save_status(dom)
 
 
@@ -352,13 +351,13 @@ async def _take_in(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: 
         except VirtError:
             driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
             raise
-    guest.up = True
+    guest.phase = Phase.UP
     await driver.save_status(dom)
 
 
 async def _abandon(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     """A start failed after the domain was given its guest."""
-    guest.finishing = guest.finished = True
+    guest.phase = Phase.FINISHED
     try:
         await driver.remove_status(dom)
         await guest.monitor.close()
@@ -375,9 +374,24 @@ def _off(driver: "QemuDriver", dom: QemuDomain, guest: Guest, reason: DomainShut
     guest.over.set()
 
 
+def watch(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
+    """Follow a run to its end; the daemon does not end for idleness meanwhile."""
+    driver.host.inhibit.add(guest)
+    driver.host.tasks.start(_watch(driver, dom, guest), f"guest {dom.name}")
+
+
+async def _watch(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
+    await guest.process.wait()
+    await asyncio.shield(asyncio.ensure_future(finish(driver, dom, guest)))
+
+
 async def end(dom: QemuDomain, guest: Guest, ending: Ending, *, graceful: bool = False) -> None:
-    """Make QEMU end: SIGTERM, which lets it flush, then SIGKILL. Returns when the process is gone."""
-    guest.ending = guest.ending or ending
+    """Make QEMU end: SIGTERM, which lets it flush, then SIGKILL. Returns when the process is gone.
+
+    The first reason stays, but for whoever destroys a guest that does not come to its end.
+    """
+    if guest.ending is None or ending is DESTROYED:
+        guest.ending = ending
     for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
         if number is signal.SIGKILL and graceful:
             break
@@ -395,22 +409,19 @@ async def end(dom: QemuDomain, guest: Guest, ending: Ending, *, graceful: bool =
 
 async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     """QEMU is gone: tidy up and tell. Runs once for each run of a domain; one that is not up yet is its start's."""
-    if guest.finishing or not guest.up:
+    if guest.phase is not Phase.UP:
         await guest.over.wait()
         return
-    guest.finishing = True
+    guest.phase = Phase.FINISHING
     if guest.autodestroy is not None:
         guest.autodestroy()
     await guest.monitor.drain()
-    guest.finished = True
+    guest.phase = Phase.FINISHED
     ending = guest.ending or Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
     try:
         await guest.monitor.close()
-        await guest.helpers.stop()
-        await cgroups.remove(guest.group)
-        await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers)
+        await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers, guest.group)
         await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending.reason.name.lower())
-        await driver.remove_status(dom)
     except (VirtError, OSError) as exc:
         log.error("%s ended, and not all that it was given could be taken back: %s", dom.name, exc)
     finally:
@@ -418,7 +429,7 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
         _off(driver, dom, guest, ending.reason)
     driver.emit_lifecycle(dom, DomainEventType.STOPPED, ending.detail)
     driver.forget_if_transient(dom)
-    driver.guest_gone(guest)
+    driver.host.inhibit.discard(guest)
 
 
 def _audit_word(ending: Ending) -> str:
@@ -428,11 +439,17 @@ def _audit_word(ending: Ending) -> str:
 
 
 async def clean_up(
-    driver: "QemuDriver", dom: QemuDomain, live: DomainDef, labels: list[Label], helpers: Helpers
+    driver: "QemuDriver",
+    dom: QemuDomain,
+    live: DomainDef,
+    labels: list[Label],
+    helpers: Helpers,
+    group: Group | None,
 ) -> None:
-    """Take back from the host what a run was given, and tell the hooks."""
+    """Take back from the host all that a run was given, and tell the hooks: at the end of each that was up."""
     paths = driver.host.paths.qemu
     await helpers.stop()
+    await _remove_group(driver, live, group)
     if not dom.persistent:
         await remove_tpm(driver, live)
     number = live.id if live.id is not None else dom.id
@@ -442,6 +459,12 @@ async def clean_up(
     driver.ports.release(live)
     await close_interfaces(live)
     await driver.ending_hooks(dom, live, restore_labels(labels))
+    await driver.remove_status(dom)
+
+
+async def _remove_group(driver: "QemuDriver", live: DomainDef, group: Group | None) -> None:
+    """The control group of a run, also of one whose nobody has noted."""
+    await (cgroups.remove(group) if group is not None else cgroups.remove_left(driver, live))
 
 
 async def _kill(process: Process) -> None:

@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING
 from pyvirtd.api.events import DomainEventJobCompleted
 from pyvirtd.constants.domain import (
     DomainEventResumedDetailType,
-    DomainEventStoppedDetailType,
     DomainEventSuspendedDetailType,
     DomainJobOperation,
     DomainPausedReason,
     DomainRunningReason,
     DomainSaveRestoreFlags,
-    DomainShutoffReason,
     DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import JobStats
 from pyvirtd.core.jobs import Held, Job, LongJob
 from pyvirtd.drivers.qemu import process
-from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
+from pyvirtd.drivers.qemu.domain import SAVED, QemuDomain
 from pyvirtd.drivers.qemu.pause import Pausing, Resuming, go_on, pause
 from pyvirtd.drivers.qemu.saving.document import replacement, saved_cookie, saved_xml
 from pyvirtd.drivers.qemu.saving.image import Format, Image, claim
@@ -43,7 +41,6 @@ log = logging.getLogger(__name__)
 Flags = DomainSaveRestoreFlags
 FOR_SAVE: Pausing = (DomainPausedReason.SAVE, DomainEventSuspendedDetailType.PAUSED)
 SAVE_CANCELED: Resuming = (DomainRunningReason.SAVE_CANCELED, DomainEventResumedDetailType.UNPAUSED)
-SAVED = Ending(DomainShutoffReason.SAVED, DomainEventStoppedDetailType.SAVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,6 @@ async def save(driver: "QemuDriver", dom: QemuDomain, wanted: Saving, call: str)
                 await in_thread(sync_directory, wanted.path.parent)
                 check_aborted(job)
                 await in_thread(_finish, fd, image, wanted.path)
-            guest.ending = SAVED
         dom.jobs.completed = job.stats
         driver.host.events.emit(driver, DomainEventJobCompleted(dom, job.stats.params()))
         await process.end(dom, guest, SAVED)

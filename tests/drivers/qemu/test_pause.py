@@ -16,7 +16,7 @@ from pyvirtd.constants.domain import (
     DomainShutoffReason,
     DomainState,
 )
-from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
+from pyvirtd.drivers.qemu.domain import Guest, Phase, QemuDomain
 from pyvirtd.drivers.qemu.monitor import MonitorClosed
 from pyvirtd.drivers.qemu.pause import UNPAUSED, Pausing, Resuming, go_on, pause, paused, resume
 from pyvirtd.errors import OperationFailed, VirtError
@@ -40,9 +40,7 @@ class World(FakeDriver):
         definition = DomainDef.parse(document(top=UUID))
         self.dom = QemuDomain(definition, persistent=True)
         self.dom.live = definition
-        self.guest = SimpleNamespace(
-            monitor=self, pausing=None, resuming=None, ending=None, finishing=False, finished=False
-        )
+        self.guest = SimpleNamespace(monitor=self, pausing=None, resuming=None, ending=None, phase=Phase.UP)
         self.dom.guest = cast("Guest", self.guest)
         self.dom.set_state(DomainState.RUNNING, DomainRunningReason.BOOTED)
 
@@ -111,7 +109,7 @@ def test_a_guest_that_does_not_go_on_is_told_of() -> None:
         lambda world: world.dom.set_state(DomainState.PAUSED, DomainPausedReason.IOERROR),
         lambda world: world.dom.set_state(DomainState.SHUTDOWN, 0),
         lambda world: setattr(world.guest, "ending", DomainShutoffReason.DESTROYED),
-        lambda world: setattr(world.guest, "finishing", True),
+        lambda world: setattr(world.guest, "phase", Phase.FINISHING),
         lambda world: setattr(world.dom, "guest", None),
     ],
 )
