@@ -25,7 +25,7 @@ from pyvirtd.constants.domain import (
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import Amount, JobStats
-from pyvirtd.core.jobs import Held, Job, LongJob
+from pyvirtd.core.jobs import HeldLong, Job, LongJob
 from pyvirtd.drivers.qemu import process
 from pyvirtd.drivers.qemu.domain import CRASHED, QemuDomain
 from pyvirtd.drivers.qemu.monitor import MonitorClosed
@@ -91,7 +91,7 @@ async def core_dump(
 @asynccontextmanager
 async def dump_job(
     driver: "QemuDriver", dom: QemuDomain, owner: str, allow: Job, *, memory_only: bool
-) -> AsyncIterator[Held]:
+) -> AsyncIterator[HeldLong]:
     """Hold the job of a dump. It is noted on disk: should the daemon die, the next one lets the guest go on."""
     try:
         async with dom.jobs.long(LongJob.DUMP, owner, allow) as job:
@@ -107,7 +107,7 @@ async def dump_job(
 async def write_dump(
     driver: "QemuDriver",
     dom: QemuDomain,
-    job: Held,
+    job: HeldLong,
     path: str,
     format: DomainCoreDumpFormat,
     flags: DomainCoreDumpFlags,
@@ -186,7 +186,7 @@ async def _check_format(dom: QemuDomain, format: DomainCoreDumpFormat, flags: Do
 # --- memory only ------------------------------------------------------------------------------------------------
 
 
-async def _dump_memory(dom: QemuDomain, job: Held, pipeline: Pipeline, format: str) -> None:
+async def _dump_memory(dom: QemuDomain, job: HeldLong, pipeline: Pipeline, format: str) -> None:
     """Have QEMU write the guest's memory. Raises OperationFailed, OperationAborted, MonitorClosed."""
     monitor = dom.monitor
     over: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -225,7 +225,7 @@ async def _dump_memory(dom: QemuDomain, job: Held, pipeline: Pipeline, format: s
             task.cancel()
 
 
-async def _refresh(dom: QemuDomain, job: Held) -> None:
+async def _refresh(dom: QemuDomain, job: HeldLong) -> None:
     try:
         answer = await dom.monitor.execute("query-dump", timeout=STATS_S)
     except VirtError as exc:
@@ -239,7 +239,7 @@ async def _refresh(dom: QemuDomain, job: Held) -> None:
 # --- the file ---------------------------------------------------------------------------------------------------
 
 
-async def _piped(writing: Any, pipeline: Pipeline, job: Held) -> None:
+async def _piped(writing: Any, pipeline: Pipeline, job: HeldLong) -> None:
     """What QEMU writes, and the programs behind it; where both fail, theirs is the cause."""
     try:
         await writing

@@ -22,7 +22,7 @@ from pyvirtd.constants.domain import (
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import JobStats
-from pyvirtd.core.jobs import Held, Job, LongJob
+from pyvirtd.core.jobs import HeldLong, Job, LongJob
 from pyvirtd.drivers.qemu import process
 from pyvirtd.drivers.qemu.domain import SAVED, QemuDomain
 from pyvirtd.drivers.qemu.pause import Pausing, Resuming, go_on, pause
@@ -174,7 +174,7 @@ def _close(path: Path, opened: _Opened) -> None:
         path.unlink(missing_ok=True)
 
 
-async def _fill(dom: QemuDomain, job: Held, fd: int, image: Image, *, bypass: bool) -> None:
+async def _fill(dom: QemuDomain, job: HeldLong, fd: int, image: Image, *, bypass: bool) -> None:
     """Write all of the image; it still says that it is partial."""
     try:
         await in_thread(_write, fd, image.prologue())
