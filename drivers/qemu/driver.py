@@ -29,7 +29,7 @@ from pyvirtd.core.jobs import Job, LongJob
 from pyvirtd.core.objects import Deferred
 from pyvirtd.core.security import Credentials, Label, labels_of, security_models
 from pyvirtd.core.store import Definitions
-from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, dump_auto, leftovers, process
+from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, dump_auto, leftovers, process, status_file
 from pyvirtd.drivers.qemu.autoshutdown import Policy
 from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
@@ -184,11 +184,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
     # --- status files ----------------------------------------------------------------------------------------
 
     async def save_status(self, dom: QemuDomain) -> None:
-        await adopt.save_status(self, dom)
-
-    async def remove_status(self, dom: QemuDomain) -> None:
-        """The domain runs no more: no later daemon looks for it."""
-        await adopt.remove_status(self, dom)
+        await status_file.save_status(self, dom)
 
     # --- life ------------------------------------------------------------------------------------------------
 

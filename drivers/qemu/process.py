@@ -64,6 +64,7 @@ from pyvirtd.drivers.qemu.run_files import (
 )
 from pyvirtd.drivers.qemu.runtime import close_interfaces, open_interfaces, refresh, set_up
 from pyvirtd.drivers.qemu.sockets import listen_socket
+from pyvirtd.drivers.qemu.status_file import remove_status
 from pyvirtd.errors import InternalError, OperationFailed, OperationInvalid, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.status import StatusRestored
@@ -359,7 +360,7 @@ async def _abandon(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     """A start failed after the domain was given its guest."""
     guest.phase = Phase.FINISHED
     try:
-        await driver.remove_status(dom)
+        await remove_status(driver, dom)
         await guest.monitor.close()
     finally:
         _off(driver, dom, guest, DomainShutoffReason.FAILED)
@@ -459,7 +460,7 @@ async def clean_up(
     driver.ports.release(live)
     await close_interfaces(live)
     await driver.ending_hooks(dom, live, restore_labels(labels))
-    await driver.remove_status(dom)
+    await remove_status(driver, dom)
 
 
 async def _remove_group(driver: "QemuDriver", live: DomainDef, group: Group | None) -> None:
