@@ -13,7 +13,7 @@ from pyvirtd.api.rpc import PROCEDURES, VERSION, Files, Procedure, Shape, WithFi
 from pyvirtd.api.types import Caller, Stream
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.driver import Handler
-from pyvirtd.daemon.entries import changes, leave_entry
+from pyvirtd.daemon.call_log import changes, log_call
 from pyvirtd.daemon.faults import client_error
 from pyvirtd.daemon.permissions import Petition
 from pyvirtd.daemon.streams import ClientStream
@@ -276,7 +276,7 @@ def _reply(state: _Call, result: Any) -> None:
     if state.stream is not None:
         state.stream.start()
     if changes(state.procedure):
-        _note(state, result, None)
+        _log_change(state, result, None)
     if log.isEnabledFor(logging.DEBUG):
         log.debug("conn=%d %s%s %.1f ms", client.number, state.procedure.name, _subject(state), _elapsed_ms(state))
 
@@ -319,15 +319,15 @@ def _fail(state: _Call, exc: Exception) -> None:
             level, "conn=%d %s%s failed after %.1f ms: %s", client.number, name, _subject(state), took, error.message
         )
     if state.handler is not None and changes(state.procedure):
-        _note(state, None, error)
+        _log_change(state, None, error)
     client.reply_error(state.packet, error)
 
 
-def _note(state: _Call, result: Any, error: VirtError | None) -> None:
+def _log_change(state: _Call, result: Any, error: VirtError | None) -> None:
     """Leave an entry of the call, about the object it names or, where it brings one, its result."""
     named = (item for item in (*state.arguments, result) if isinstance(getattr(item, "name", None), str))
     client, took = state.client, _elapsed_ms(state)
-    leave_entry(client.number, client.identity, state.procedure.name, next(named, None), error, took)
+    log_call(client.number, client.identity, state.procedure.name, next(named, None), error, took)
 
 
 def _subject(state: _Call) -> str:
