@@ -20,8 +20,8 @@ from pyvirtd.core.cgroup import DELEGATED, Group, Hierarchies, machine_name, mak
 from pyvirtd.core.cgroup_limits import DeviceRule
 from pyvirtd.core.security import opened_paths
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.drivers.qemu.tune import iothread_ids
 from pyvirtd.drivers.qemu.tune_pins import iothread_tids
+from pyvirtd.drivers.qemu.tune_shared import iothread_ids
 from pyvirtd.errors import ConfigUnsupported, VirtError
 from pyvirtd.model.cpu import CpuTune, NumaMode, Resource
 from pyvirtd.model.domain import DomainDef

@@ -49,7 +49,7 @@ from pyvirtd.drivers.qemu.stats_off import ONLY_RUNNING
 from pyvirtd.drivers.qemu.stats_peek import peek_memory
 from pyvirtd.drivers.qemu.stats_qmp import BlockStats, Traffic, balloon_figures, block_nodes
 from pyvirtd.drivers.qemu.stats_running import RUNNING, balloon_command
-from pyvirtd.drivers.qemu.tune import live_group
+from pyvirtd.drivers.qemu.tune_shared import live_group
 from pyvirtd.errors import (
     ArgumentUnsupported,
     BadCall,
