@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.access import Identity, Rules
 from pyvirtd.core.events import Subscription, registrable
 from pyvirtd.daemon import dispatch
+from pyvirtd.daemon.call_queue import CallQueue
 from pyvirtd.daemon.keepalive import Keepalive
 from pyvirtd.daemon.permissions import Undecided
 from pyvirtd.daemon.streams import ClientStream
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAITING_MAX = 64 << 20  # bytes of calls that wait for their turn
 UNREAD_MAX = 64 << 20  # bytes that a client may leave unread before it is dropped
 REPLIES_HIGH = 16 << 20  # unread bytes above which a client's further calls wait
-CALL_COST = 256  # bytes that a waiting call takes beside its payload
-CALLS_AT_ONCE = 64  # waiting calls that run before others get a turn
 ANONYMOUS_FRAME_MAX = 512 << 10  # bytes of a message before authentication: SASL's are the longest
 NO_FDS: list[int] = []  # never filled
 KEEPALIVE_PROGRAM = KEEPALIVE.number
@@ -72,9 +69,7 @@ class Client(Caller):
         self.keepalive: Keepalive | None = None
         self.in_flight = 0
         self._unread: set[Unread] = set()
-        self._waiting: deque[tuple[Packet, list[int] | None]] = deque()
-        self._waiting_bytes = 0
-        self._turn: asyncio.Handle | None = None
+        self._queue = CallQueue(self)
         self.streams: dict[tuple[int, int, int], ClientStream] = {}
         self._behind: dict[ClientStream, asyncio.TimerHandle] = {}
         self._events = server.host.events
@@ -82,7 +77,7 @@ class Client(Caller):
         self._legacy: dict[int, Subscription] = {}  # by event id
         self._closers: list[Callable[[], None]] = []
         self._drained = asyncio.Event()
-        self._ending = False
+        self.ending = False  # the daemon takes no more calls
         self.gone = False
         self.reset()
 
@@ -136,47 +131,25 @@ class Client(Caller):
             stream = self.streams.get((packet.program, packet.procedure, packet.serial))
             if stream is not None:
                 stream.packet(packet)
-        elif self._waiting or self._busy():
-            self._wait(packet, fds)
-        else:
+        elif not (self._queue.calls or self.busy):
             dispatch.call(self, packet, fds)
+        elif not self._queue.add(packet, fds):
+            self.send(self.error_reply(packet, RpcError("too many calls wait for this client's earlier ones")))
 
     @property
     def waiting(self) -> int:
         """Calls that wait for their turn."""
-        return len(self._waiting)
+        return len(self._queue.calls)
 
-    def _busy(self) -> bool:
+    @property
+    def busy(self) -> bool:
+        """Whether further calls wait: as many as are allowed run, or their replies are not read."""
         return self.in_flight >= self.server.max_client_requests or self.transport.queued > REPLIES_HIGH
-
-    def _wait(self, packet: Packet, fds: list[int] | None) -> None:
-        cost = len(packet.payload) + CALL_COST
-        if self._waiting_bytes + cost > WAITING_MAX:
-            close_fds(fds or ())
-            self.send(self.error_reply(packet, RpcError("too many calls wait for this client's earlier ones")))
-            return
-        self._waiting.append((packet, fds))
-        self._waiting_bytes += cost
-
-    def _run_waiting(self) -> None:
-        """Run calls that waited, in order, as many as the limits allow; a long queue not at once."""
-        self._turn = None
-        for _ in range(CALLS_AT_ONCE):
-            if not self._waiting or self._busy() or self._ending:
-                return
-            packet, fds = self._waiting.popleft()
-            self._waiting_bytes -= len(packet.payload) + CALL_COST
-            dispatch.call(self, packet, fds)
-        self._next_turn()
-
-    def _next_turn(self) -> None:
-        if self._waiting and self._turn is None:
-            self._turn = asyncio.get_running_loop().call_soon(self._run_waiting)
 
     @property
     def quiet(self) -> bool:
         """Whether one call runs and nothing has come after it."""
-        return not (self.in_flight > 1 or self._waiting or self.framer.buffered or self.framer.wants_fds)
+        return not (self.in_flight > 1 or self._queue.calls or self.framer.buffered or self.framer.wants_fds)
 
     def hold(self) -> None:
         """Read nothing until `go_on`: what comes next means something else then."""
@@ -199,9 +172,9 @@ class Client(Caller):
     def call_done(self) -> None:
         """A call in flight ended."""
         self.in_flight -= 1
-        if self._ending and not self.in_flight:
+        if self.ending and not self.in_flight:
             self.transport.close_when_sent()
-        self._next_turn()
+        self._queue.wake()
 
     # --- out -------------------------------------------------------------------------------------------------
 
@@ -272,7 +245,7 @@ class Client(Caller):
     def writable(self) -> None:
         """The transport's queue is empty."""
         self._drained.set()
-        self._next_turn()
+        self._queue.wake()
 
     # --- events ----------------------------------------------------------------------------------------------
 
@@ -364,7 +337,7 @@ class Client(Caller):
 
     def end(self) -> None:
         """The daemon ends: take no more calls, answer those in flight, then close."""
-        self._ending = True
+        self.ending = True
         self._pause(Unread.ENDING)
         if not self.in_flight:
             self.transport.close_when_sent()
@@ -373,9 +346,7 @@ class Client(Caller):
         """The transport is closed."""
         self.gone = True
         self._undecided.close()
-        for _, fds in self._waiting:
-            close_fds(fds or ())
-        self._waiting.clear()
+        self._queue.clear()
         self._drained.set()
         if self.keepalive is not None:
             self.keepalive.stop()
