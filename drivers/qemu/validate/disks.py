@@ -1,6 +1,7 @@
 """Rules of disks: device and bus, driver settings, identity, where they sit."""
 
 from pyvirtd.constants.error import ErrorDomain
+from pyvirtd.drivers.qemu.disk_buses import CONTROLLERS
 from pyvirtd.drivers.qemu.postparse.aliases import narrow_scsi
 from pyvirtd.drivers.qemu.postparse.controllers import MAX_IMPLICIT
 from pyvirtd.drivers.qemu.postparse.disks import has_partition
@@ -41,8 +42,6 @@ from pyvirtd.model.disk import (
 from pyvirtd.model.storage import NetworkSource, StorageFormat, StorageProtocol, StorageType, VhostUserSource
 
 IOTUNE_MAX = 10**15  # QEMU's THROTTLE_VALUE_MAX
-_DRIVE_BUSES = (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA, DiskBus.FDC)
-_EJECTABLE = (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA, DiskBus.USB, DiskBus.FDC, DiskBus.XEN, DiskBus.UML)
 _SAFE_SERIAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_ .+\\")
 
 
@@ -190,7 +189,7 @@ def _check_address(scope: Scope, disk: Disk) -> None:
     if isinstance(address, UnassignedAddress):
         raise unsupported("address of type 'unassigned' is supported only for hostdevs")
     kind = address.case[0] if address is not None else ""
-    if bus in _DRIVE_BUSES:
+    if bus in CONTROLLERS:
         if not isinstance(address, DriveAddress):
             raise unsupported(f"Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'")
         _check_drive(scope, disk, address)
