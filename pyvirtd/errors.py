@@ -225,11 +225,6 @@ class NoDomain(VirtError):
     code = Code.NO_DOMAIN
 
 
-class DomainExists(VirtError):
-    code = Code.DOM_EXIST
-    domain = From.DOM
-
-
 class NoServer(VirtError):
     """The admin program knows no server of this name."""
 
@@ -263,14 +258,6 @@ class NoSecret(VirtError):
 
 class Overflow(VirtError):
     code = Code.OVERFLOW
-
-
-class DeviceMissing(VirtError):
-    code = Code.DEVICE_MISSING
-
-
-class ResourceBusy(VirtError):
-    code = Code.RESOURCE_BUSY
 
 
 class AccessDenied(VirtError):

@@ -41,11 +41,6 @@ class FamilyPaths:
         return self.config / "autostart"
 
     @property
-    def lock_file(self) -> Path:
-        """The pid file that keeps a second daemon off these files."""
-        return self.run / "driver.pid"
-
-    @property
     def autostarted_file(self) -> Path:
         """Present when autostart has been done since the host's boot."""
         return self.run / "autostarted"
@@ -140,14 +135,6 @@ class QemuPaths(FamilyPaths):
         """The firmware's variables, in a format that QEMU knows by that name."""
         return self.nvram / f"{name}_VARS.{'fd' if format_ == 'raw' else format_}"
 
-    def snapshot_dir(self, name: str) -> Path:
-        """The definitions of a domain's snapshots."""
-        return self.snapshot / name
-
-    def checkpoint_dir(self, name: str) -> Path:
-        """The definitions of a domain's checkpoints."""
-        return self.checkpoint / name
-
     def domain_dir(self, domain_id: int, name: str) -> Path:
         """The directory of a running guest: monitor socket, keys."""
         return self.lib / runtime_name(domain_id, name)
@@ -157,10 +144,6 @@ class QemuPaths(FamilyPaths):
 
     def master_key(self, domain_id: int, name: str) -> Path:
         return self.domain_dir(domain_id, name) / "master-key.aes"
-
-    def graphics_socket(self, domain_id: int, name: str, kind: str) -> Path:
-        """The automatic socket of graphics of a kind (vnc, spice)."""
-        return self.domain_dir(domain_id, name) / f"{kind}.sock"
 
     def channel_dir(self, domain_id: int, name: str) -> Path:
         """The sockets of a running guest's channels, each named as its target."""
@@ -217,9 +200,6 @@ class QemuPaths(FamilyPaths):
     def passt_file(self, domain_id: int, name: str, alias: str, kind: str) -> Path:
         """Of an interface's passt: its `socket`, its `pid`."""
         return self.passt / f"{short_name(domain_id, name)}-{alias}.{kind}"
-
-    def slirp_pid(self, domain_id: int, name: str, alias: str) -> Path:
-        return self.slirp / f"{short_name(domain_id, name)}-{alias}-slirp.pid"
 
     def gpu_pid(self, domain_id: int, name: str, alias: str) -> Path:
         return self.run / f"{short_name(domain_id, name)}-{alias}-vhost-user-gpu.pid"

@@ -181,7 +181,7 @@ def test_package_name_matches_no_filter(logs: Logs) -> None:
 
 
 def test_output_has_its_own_level(logs: Logs, tmp_path: Path) -> None:
-    logs.set_level(1)
+    logs.set_filters("1:x")
     logs.set_outputs(f"1:file:{tmp_path}/all 3:file:{tmp_path}/some")
     logs.attach()
     logging.getLogger("pyvirtd.x").info("low")
@@ -204,7 +204,7 @@ def test_settings_change_while_it_runs(logs: Logs, tmp_path: Path) -> None:
     logs.set_outputs(f"1:file:{tmp_path}/a")
     logs.attach()
     logger.info("1")
-    logs.set_level(2)
+    logs.set_filters("2:x")
     logger.info("2")
     logs.set_outputs(f"1:file:{tmp_path}/b")
     logger.info("3")

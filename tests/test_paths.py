@@ -63,7 +63,6 @@ def test_system_files_of_a_domain() -> None:
     assert qemu.master_key(1, "a b") == Path("/var/lib/libvirt/qemu/domain-1-a b/master-key.aes")
     assert qemu.channel_dir(1, "a b") == Path("/var/lib/libvirt/qemu/channel/target/domain-1-a b")
     assert qemu.capabilities == Path("/var/cache/libvirt/qemu/capabilities")
-    assert qemu.lock_file == Path("/run/libvirt/qemu/driver.pid")
     assert qemu.autostarted_file == Path("/run/libvirt/qemu/autostarted")
 
 

@@ -1,6 +1,5 @@
-"""Status files of running guests, and finding the guests again after the daemon was away.
+"""Finding guests again after the daemon was away, by their status files.
 
-The file is libvirt's <domstatus> in run/libvirt/qemu/NAME.xml, so that either daemon can take up what the other left.
 A guest that ended meanwhile is noticed and reported; none is killed but one whose start was cut short.
 """
 
@@ -11,7 +10,6 @@ import os
 import select
 import shutil
 import signal
-from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,24 +26,16 @@ from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.jobs import LongJob
 from pyvirtd.core.security import domain_identity
 from pyvirtd.drivers.qemu import cgroups, events, placement, process, shares
-from pyvirtd.drivers.qemu.command.block import last_node
-from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
-from pyvirtd.drivers.qemu.helpers import DbusDaemon, Helpers, ReservationHelper, end_orphans
+from pyvirtd.drivers.qemu.domain import SHUT_DOWN, Guest, Phase, QemuDomain
+from pyvirtd.drivers.qemu.helpers import Helpers, end_orphans
 from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.drivers.qemu.runtime import refresh, reserve_interfaces
 from pyvirtd.drivers.qemu.saving.recover import recover
-from pyvirtd.errors import VirtError, from_os_error
-from pyvirtd.model.status import (
-    STATUS_VIEW,
-    DomStatus,
-    StatusJob,
-    StatusMonitor,
-    StatusTaint,
-    StatusVcpu,
-    read_status,
-)
+from pyvirtd.drivers.qemu.status_file import state_of
+from pyvirtd.errors import VirtError
+from pyvirtd.model.status import DomStatus, read_status
 from pyvirtd.paths import SHORT_NAME_MAX, QemuPaths
-from pyvirtd.util.files import atomic_write, durable_unlink, in_thread, read_text, sweep_temporaries
+from pyvirtd.util.files import in_thread, read_text, sweep_temporaries
 from pyvirtd.util.process import Process
 
 if TYPE_CHECKING:
@@ -57,93 +47,6 @@ ADOPT_S = 20.0  # for a guest's monitor to answer a daemon that comes back, befo
 RETRY_S = 5.0
 KILL_MS = 5000
 PATIENCE_S = 3.0
-REASONS: dict[DomainState, type[IntEnum]] = {
-    DomainState.RUNNING: DomainRunningReason,
-    DomainState.PAUSED: DomainPausedReason,
-    DomainState.SHUTDOWN: DomainShutdownReason,
-}
-HEADER = "<!-- The state of a running guest: not to be edited. -->\n\n"
-
-
-# --- the file ---------------------------------------------------------------------------------------------------
-
-
-def status_of(dom: QemuDomain, channels: Path) -> DomStatus:
-    """The state of a running guest; `channels` is the directory of its channels' sockets."""
-    guest, live = dom.running, dom.live_def
-    reasons = REASONS.get(dom.state)
-    job = dom.jobs.long_job
-    if job is not None and job.kind is LongJob.START and guest.up:
-        job = None
-    return DomStatus(
-        state=_word(dom.state.name),
-        reason=_word(reasons(dom.reason).name) if reasons is not None else "unknown",
-        pid=guest.process.pid,
-        taint=[StatusTaint(flag=taint) for taint in guest.taints],
-        monitor=StatusMonitor(path=str(guest.monitor_path)),
-        dbus_daemon=guest.helpers.has(DbusDaemon),
-        pr_daemon=guest.helpers.has(ReservationHelper),
-        vcpus=[StatusVcpu(id=vcpu, pid=thread) for vcpu, thread in sorted(guest.vcpu_threads.items())],
-        job=StatusJob(async_=str(getattr(job.kind, "value", "none"))) if job is not None else None,
-        fakereboot=guest.fake_reboot,
-        lib_dir=str(guest.directory),
-        channel_target_dir=str(channels),
-        remember_owner=True,
-        nodename=last_node(live),
-        fdset=guest.fdsets,
-        cpu=guest.own_cpu,
-        agent_timeout=dom.agent_timeout,
-        numad=placement.noted_advice(live),
-        restored=guest.restored,
-        domain=live,
-    )
-
-
-def _word(name: str) -> str:
-    """An enumeration's name as the file spells it."""
-    return name.lower().replace("_", " ")
-
-
-def _state(status: DomStatus) -> tuple[DomainState, int]:
-    """State and reason of a file's words."""
-    state = next((state for state in DomainState if _word(state.name) == status.state), DomainState.NOSTATE)
-    reasons = REASONS.get(state, ())
-    return state, next((int(reason) for reason in reasons if _word(reason.name) == status.reason), 0)
-
-
-async def save_status(driver: "QemuDriver", dom: QemuDomain) -> None:
-    """Write the status file of a running guest; of one that has ended meanwhile nothing is written.
-
-    One write at a time, so that an older state never overtakes a newer one; who asks while one runs shares the next.
-    """
-    guest = dom.guest
-    if guest is None:
-        return
-    guest.status_wanted += 1
-    wanted = guest.status_wanted
-    async with guest.status_lock:
-        if guest.status_written >= wanted or guest.finished or dom.guest is not guest:
-            return
-        guest.status_written = guest.status_wanted
-        paths = driver.host.paths.qemu
-        path = paths.status_file(dom.name)
-        text = status_of(dom, paths.channel_dir(dom.id, dom.name)).format(STATUS_VIEW)
-        try:
-            await atomic_write(path, HEADER + text)
-        except OSError as exc:
-            raise from_os_error(exc, f"cannot write '{path}'") from exc
-
-
-async def remove_status(driver: "QemuDriver", dom: QemuDomain) -> None:
-    """Remove the status file, after a write that is under way."""
-    paths = driver.host.paths.qemu
-    lock = dom.guest.status_lock if dom.guest is not None else contextlib.nullcontext()
-    async with lock:
-        await in_thread(paths.pid_file(dom.name).unlink, missing_ok=True)
-        await durable_unlink(paths.status_file(dom.name), missing_ok=True)
-
-
-# --- adoption ---------------------------------------------------------------------------------------------------
 
 
 async def adopt_all(driver: "QemuDriver") -> None:
@@ -254,13 +157,12 @@ async def _ended_meanwhile(driver: "QemuDriver", dom: QemuDomain, status: DomSta
     log.warning("domain %s (id %s) ended while the daemon was away", dom.name, status.domain.id)
     dom.live = None
     driver.domains.set_id(dom, -1)
-    reason = DomainShutoffReason.SHUTDOWN if _state(status)[0] is DomainState.SHUTDOWN else DomainShutoffReason.CRASHED
+    reason = (
+        DomainShutoffReason.SHUTDOWN if state_of(status)[0] is DomainState.SHUTDOWN else DomainShutoffReason.CRASHED
+    )
     dom.set_state(DomainState.SHUTOFF, reason)
     helpers = await _helpers_of(driver, status)
-    await helpers.stop()
-    await cgroups.remove_left(driver, status.domain)
-    await process.clean_up(driver, dom, status.domain, driver.labels(status.domain), helpers)
-    await remove_status(driver, dom)
+    await process.clean_up(driver, dom, status.domain, driver.labels(status.domain), helpers, None)
     driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
     driver.forget_if_transient(dom)
 
@@ -283,12 +185,12 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     guest.fake_reboot = status.fakereboot
     guest.own_cpu = status.cpu
     guest.fdsets = status.fdset or 0
-    guest.up = True
+    guest.phase = Phase.UP
     dom.live, dom.guest = status.domain, guest
     dom.agent_timeout = status.agent_timeout if status.agent_timeout is not None else -2
     driver.domains.set_id(dom, status.domain.id if status.domain.id is not None else driver.domains.next_id())
     dom.live.id = dom.id
-    dom.set_state(*_state(status))
+    dom.set_state(*state_of(status))
     await placement.place_again(dom.live, status.numad)
     driver.ports.adopt(dom.live)
     driver.pci.adopt(dom.live)
@@ -296,7 +198,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     guest.labels = driver.labels(dom.live)
     guest.group = await cgroups.find(driver, dom.live, running.pid)
     helpers.watch(driver.host.tasks)
-    driver.watch(dom, guest)
+    process.watch(driver, dom, guest)
     while True:
         monitor = guest.monitor
         try:
@@ -308,7 +210,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
         guest.monitor = Monitor(dom.name)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(guest.over.wait(), RETRY_S)
-        if guest.finishing:
+        if guest.phase >= Phase.FINISHING:
             return
     monitor.start(lambda message: events.handle(driver, dom, message))
     with contextlib.suppress(VirtError):
@@ -331,12 +233,11 @@ async def _reconcile(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -
         dom.running.rebooting = True
         driver.host.tasks.start(driver.finish_reboot(dom), f"reboot of {dom.name}")
     elif word == "shutdown":
-        ending = Ending(DomainShutoffReason.SHUTDOWN, DomainEventStoppedDetailType.SHUTDOWN)
         dom.set_state(DomainState.SHUTDOWN, DomainShutdownReason.UNKNOWN)
-        driver.end(dom, ending)
+        driver.end(dom, SHUT_DOWN)
     elif not runs and dom.state is DomainState.RUNNING:
         dom.set_state(DomainState.PAUSED, _PAUSED.get(word, DomainPausedReason.UNKNOWN))
-    await save_status(driver, dom)
+    await driver.save_status(dom)
 
 
 _PAUSED = {

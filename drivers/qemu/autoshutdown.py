@@ -14,6 +14,8 @@ from pyvirtd.config import QemuConfig
 from pyvirtd.constants.domain import DomainSaveRestoreFlags as Save
 from pyvirtd.constants.domain import DomainState
 from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.lifecycle import Domains
+from pyvirtd.drivers.qemu.saving.part import Saved
 from pyvirtd.errors import VirtError
 
 if TYPE_CHECKING:
@@ -102,8 +104,9 @@ async def _each(doms: list[QemuDomain], action: Callable[[QemuDomain], Awaitable
 
 async def _save(driver: "QemuDriver", doms: list[QemuDomain], policy: Policy) -> None:
     """Save; all are paused first, as none shall dirty its memory while another one is written."""
+    domains, saved = driver.part(Domains), driver.part(Saved)
     ran = {dom for dom in doms if dom.state is DomainState.RUNNING}
-    await _each([dom for dom in doms if dom in ran], driver.method("domain_suspend"))
+    await _each([dom for dom in doms if dom in ran], domains.domain_suspend)
     places = asyncio.Semaphore(AT_ONCE)
 
     async def save(dom: QemuDomain) -> None:
@@ -112,10 +115,10 @@ async def _save(driver: "QemuDriver", doms: list[QemuDomain], policy: Policy) ->
             flags |= Save.BYPASS_CACHE
         async with places:
             try:
-                await driver.method("domain_managed_save")(dom, flags)
+                await saved.domain_managed_save(dom, flags)
             except VirtError:
                 if dom in ran and dom.active:
-                    await driver.method("domain_resume")(dom)
+                    await domains.domain_resume(dom)
                 raise
 
     await _each(doms, save)
@@ -123,7 +126,7 @@ async def _save(driver: "QemuDriver", doms: list[QemuDomain], policy: Policy) ->
 
 async def _shut_down(driver: "QemuDriver", doms: list[QemuDomain], wait_s: int) -> None:
     """Ask the guests to power off, and wait until they have or time is up."""
-    await _each(doms, driver.method("domain_shutdown"))
+    await _each(doms, driver.part(Domains).domain_shutdown)
     ends = [asyncio.ensure_future(dom.guest.over.wait()) for dom in doms if dom.guest is not None]
     if ends:
         _, late = await asyncio.wait(ends, timeout=wait_s)

@@ -19,8 +19,8 @@ from pyvirtd.core.cgroup import DELEGATED, Group, Hierarchies, machine_name, mak
 from pyvirtd.core.cgroup_limits import DeviceRule
 from pyvirtd.core.security import opened_paths
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.drivers.qemu.tune import iothread_ids
 from pyvirtd.drivers.qemu.tune_pins import iothread_tids
+from pyvirtd.drivers.qemu.tune_shared import iothread_ids
 from pyvirtd.errors import ConfigUnsupported, VirtError
 from pyvirtd.model.cpu import CpuTune, NumaMode, Resource
 from pyvirtd.model.domain import DomainDef
@@ -299,14 +299,6 @@ def _device_records(group: Group, live: DomainDef, acl: Iterable[str]) -> list[R
     kinds = [("pty", PTYS), *([("scsi-generic", SCSI_GENERIC)] if live.devices.hostdev else [])]
     found = [(path, rule) for path, rule in rules if rule is not None]
     return list(audit_records.allowed_devices(live, str(group.v1["devices"]), found, kinds))
-
-
-async def allow_paths(dom: QemuDomain, paths: Iterable[str], *, writable: bool = True) -> None:
-    """Let a running guest use device nodes that it is about to be given; files need nothing. Raises VirtError."""
-    group = dom.running.group
-    if group is not None and "devices" in group.v1:
-        rules = {rule for path in paths if (rule := limits.device_rule(path, writable=writable)) is not None}
-        await in_thread(limits.allow_devices, group, rules)
 
 
 def device_rules(live: DomainDef) -> set[DeviceRule]:

@@ -8,6 +8,7 @@ from pyvirtd.core.host import kvm_max_vcpus
 from pyvirtd.drivers.qemu.command import standalone, to_native
 from pyvirtd.errors import InternalError, InvalidArg
 from pyvirtd.model.domain import DomainDef
+from pyvirtd.util.files import in_thread
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
@@ -66,5 +67,7 @@ class Connect(ConnectPart):
         caps = await driver.complete(definition)
         driver.check(definition, caps)
         paths, privileged = driver.host.paths.qemu, driver.host.privileged
-        command = standalone(definition, caps, driver.config, paths, privileged=privileged, host_arch=driver.arch)
+        command = await in_thread(
+            standalone, definition, caps, driver.config, paths, privileged=privileged, host_arch=driver.arch
+        )
         return to_native(command)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,32 @@ from pyvirtd.model.status import StatusRestored
 from pyvirtd.util.process import Process
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Ending:
     """Why a guest ends, set before it does: what the state and the event will say."""
 
     reason: DomainShutoffReason
     detail: DomainEventStoppedDetailType
+
+    @property
+    def silent(self) -> bool:
+        """Whether what QEMU tells at its end is nothing of the guest's: a saved one runs on, a crashed one is dead."""
+        return self.reason in (DomainShutoffReason.SAVED, DomainShutoffReason.CRASHED)
+
+
+DESTROYED = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
+CRASHED = Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.CRASHED)
+SHUT_DOWN = Ending(DomainShutoffReason.SHUTDOWN, DomainEventStoppedDetailType.SHUTDOWN)
+SAVED = Ending(DomainShutoffReason.SAVED, DomainEventStoppedDetailType.SAVED)
+
+
+class Phase(IntEnum):
+    """How far a run is; it never goes back."""
+
+    STARTING = 0  # whatever happens, its start alone tidies up
+    UP = 1
+    FINISHING = 2  # QEMU is gone and tidying up began; its last events still count
+    FINISHED = 3  # no event of this run counts any more
 
 
 @dataclass(eq=False)
@@ -41,9 +62,7 @@ class Guest:
     directory: Path
     started_at: float = field(default_factory=time.time)
     ending: Ending | None = None
-    up: bool = False  # the start succeeded
-    finishing: bool = False  # QEMU is gone, tidying up began
-    finished: bool = False  # no event of this run counts any more
+    phase: Phase = Phase.STARTING
     status_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     status_wanted: int = 0  # writes of the status file asked for, and done
     status_written: int = 0
@@ -56,9 +75,7 @@ class Guest:
     labels: list[Label] = field(default_factory=list)
     helpers: Helpers = field(default_factory=Helpers)
     fdsets: int = 0  # sets of descriptors that QEMU was given; the next one's number
-    taps: list[str] = field(default_factory=list)
     vcpu_threads: dict[int, int] = field(default_factory=dict)  # vcpu -> thread id
-    balloon_kib: int | None = None
     consoles: dict[str, Any] = field(default_factory=dict)  # alias -> the stream that has it open
     pausing: tuple[int, int] | None = None  # why the next STOP comes: reason, event detail
     resuming: tuple[int, int] | None = None

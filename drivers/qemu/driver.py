@@ -1,6 +1,5 @@
 """The QEMU driver: its parts, its start, and what its parts share."""
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,11 +11,9 @@ from pyvirtd.constants.domain import (
     DomainCreateFlags,
     DomainDestroyFlagsValues,
     DomainEventResumedDetailType,
-    DomainEventStoppedDetailType,
     DomainJobOperation,
     DomainPausedReason,
     DomainRunningReason,
-    DomainShutoffReason,
     DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
@@ -32,16 +29,17 @@ from pyvirtd.core.jobs import Job, LongJob
 from pyvirtd.core.objects import Deferred
 from pyvirtd.core.security import Credentials, Label, labels_of, security_models
 from pyvirtd.core.store import Definitions
-from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, dump_auto, events, leftovers, process
+from pyvirtd.drivers.qemu import adopt, autoshutdown, autostart, dump_auto, leftovers, process, status_file
 from pyvirtd.drivers.qemu.assigned import locked_memory, vfio_groups
 from pyvirtd.drivers.qemu.autoshutdown import Policy
 from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilities, RunAs, probe
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
 from pyvirtd.drivers.qemu.command import disk_node
-from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.domain import DESTROYED, Ending, Phase, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Run
 from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.parts import PARTS
+from pyvirtd.drivers.qemu.pause import resume
 from pyvirtd.drivers.qemu.pci_owners import PciOwners
 from pyvirtd.drivers.qemu.ports import GraphicsPorts
 from pyvirtd.drivers.qemu.postparse import choose_emulator, complete
@@ -122,9 +120,6 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         self.host.tasks.start(finish_edits(self.host.paths.image_edits), "edits of save images")
         self.host.tasks.start(self.check_definitions(), "check of definitions")
 
-    async def reload(self) -> None:
-        await self.load_definitions()
-
     async def autostart(self) -> None:
         await autostart.start_marked(self)
 
@@ -192,11 +187,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
     # --- status files ----------------------------------------------------------------------------------------
 
     async def save_status(self, dom: QemuDomain) -> None:
-        await adopt.save_status(self, dom)
-
-    async def remove_status(self, dom: QemuDomain) -> None:
-        """The domain runs no more: no later daemon looks for it."""
-        await adopt.remove_status(self, dom)
+        await status_file.save_status(self, dom)
 
     # --- life ------------------------------------------------------------------------------------------------
 
@@ -228,29 +219,15 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
             self.forget_if_transient(dom)
             raise
 
-    def watch(self, dom: QemuDomain, guest: Guest) -> None:
-        """Follow a run to its end."""
-        self.host.inhibit.add(guest)
-        self.host.tasks.start(self._watch(dom, guest), f"guest {dom.name}")
-
-    async def _watch(self, dom: QemuDomain, guest: Guest) -> None:
-        await guest.process.wait()
-        await asyncio.shield(asyncio.ensure_future(process.finish(self, dom, guest)))
-
-    def guest_gone(self, guest: Guest) -> None:
-        self.host.inhibit.discard(guest)
-
     def end(self, dom: QemuDomain, ending: Ending) -> None:
         """Make a guest end, in the background."""
-        if dom.guest is not None and not dom.guest.finished:
+        if dom.guest is not None and dom.guest.phase is not Phase.FINISHED:
             self.host.tasks.start(process.end(dom, dom.guest, ending), f"end of {dom.name}")
 
     async def destroy_domain(self, dom: QemuDomain, flags: int) -> None:
         guest = dom.running
         graceful = bool(flags & DomainDestroyFlagsValues.GRACEFUL)
-        ending = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
-        guest.ending = ending
-        await process.end(dom, guest, ending, graceful=graceful)
+        await process.end(dom, guest, DESTROYED, graceful=graceful)
         await process.finish(self, dom, guest)
         if flags & DomainDestroyFlagsValues.REMOVE_LOGS:
             self.host.paths.qemu.log_file(dom.name).unlink(missing_ok=True)
@@ -266,11 +243,8 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
             return
         crashed = dom.state is DomainState.CRASHED
         reason = DomainRunningReason.CRASHED if crashed else DomainRunningReason.BOOTED
-        guest.resuming = (reason, DomainEventResumedDetailType.UNPAUSED)
         dom.set_state(DomainState.PAUSED, DomainPausedReason.CRASHED if crashed else DomainPausedReason.SHUTTING_DOWN)
-        await guest.monitor.execute("cont")
-        events.resumed(self, dom)
-        await self.save_status(dom)
+        await resume(self, dom, (reason, DomainEventResumedDetailType.UNPAUSED))
 
     def dump_panicked(self, dom: QemuDomain, *, restart: bool) -> None:
         """Dump a guest that panicked, in the background, and then start it again or end it."""

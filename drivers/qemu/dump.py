@@ -17,23 +17,19 @@ from pyvirtd.api.events import DomainEventJobCompleted
 from pyvirtd.constants.domain import (
     DomainCoreDumpFlags,
     DomainCoreDumpFormat,
-    DomainEventResumedDetailType,
-    DomainEventStoppedDetailType,
     DomainEventSuspendedDetailType,
-    DomainEventType,
     DomainJobOperation,
     DomainJobType,
     DomainPausedReason,
-    DomainRunningReason,
-    DomainShutoffReason,
     DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import Amount, JobStats
-from pyvirtd.core.jobs import Held, Job, LongJob
-from pyvirtd.drivers.qemu import events, process
-from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
+from pyvirtd.core.jobs import HeldLong, Job, LongJob
+from pyvirtd.drivers.qemu import process
+from pyvirtd.drivers.qemu.domain import CRASHED, QemuDomain
 from pyvirtd.drivers.qemu.monitor import MonitorClosed
+from pyvirtd.drivers.qemu.pause import UNPAUSED, Pausing, go_on, pause
 from pyvirtd.drivers.qemu.saving.image import Format
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline, available
 from pyvirtd.drivers.qemu.saving.transfer import check_aborted, send_state, stop_transfer
@@ -55,6 +51,7 @@ FORMATS = {
     DomainCoreDumpFormat.WIN_DMP: "win-dmp",
 }
 DESCRIPTOR = "dump"
+FOR_DUMP: Pausing = (DomainPausedReason.DUMP, DomainEventSuspendedDetailType.PAUSED)
 # Why a guest that was being dumped stands still. UNKNOWN: the daemon died before it noted why it stopped it.
 STOPPED_FOR = (DomainPausedReason.DUMP, DomainPausedReason.WATCHDOG, DomainPausedReason.UNKNOWN)
 RECOVER_S = 600.0  # for QEMU to end the dump of a daemon that is gone
@@ -86,7 +83,7 @@ async def core_dump(
             raise OperationFailed("domain is not running", domain=From.DOMAIN) from None
         finally:
             if ran and not crash:
-                await go_on(driver, dom)
+                await go_on(driver, dom, UNPAUSED, (DomainPausedReason.DUMP,))
         if crash:
             await _end_crashed(driver, dom)
 
@@ -94,7 +91,7 @@ async def core_dump(
 @asynccontextmanager
 async def dump_job(
     driver: "QemuDriver", dom: QemuDomain, owner: str, allow: Job, *, memory_only: bool
-) -> AsyncIterator[Held]:
+) -> AsyncIterator[HeldLong]:
     """Hold the job of a dump. It is noted on disk: should the daemon die, the next one lets the guest go on."""
     try:
         async with dom.jobs.long(LongJob.DUMP, owner, allow) as job:
@@ -110,7 +107,7 @@ async def dump_job(
 async def write_dump(
     driver: "QemuDriver",
     dom: QemuDomain,
-    job: Held,
+    job: HeldLong,
     path: str,
     format: DomainCoreDumpFormat,
     flags: DomainCoreDumpFlags,
@@ -137,30 +134,11 @@ async def write_dump(
 def dump_format(driver: "QemuDriver") -> Format:
     """The compression that qemu.conf asks for; none where it cannot be had."""
     word = driver.config.dump_image_format
-    found = {format.name.lower(): format for format in Format}.get(word)
+    found = Format.of(word)
     if found is None or not available(found):
         log.warning("dump_image_format '%s' is unknown or its program not installed: dumps are raw", word)
         return Format.RAW
     return found
-
-
-async def go_on(driver: "QemuDriver", dom: QemuDomain, reason: DomainPausedReason = DomainPausedReason.DUMP) -> None:
-    """Let a guest that was stopped for this reason run again, unless it has ended or somebody else has paused it."""
-    if dom.guest is None:
-        return
-    dom.guest.pausing = None
-    if dom.state is not DomainState.PAUSED or dom.reason != reason:
-        return
-    try:
-        dom.guest.resuming = (DomainRunningReason.UNPAUSED, DomainEventResumedDetailType.UNPAUSED)
-        await dom.guest.monitor.execute("cont")
-        events.resumed(driver, dom)
-        await driver.save_status(dom)
-    except MonitorClosed:
-        return
-    except VirtError as exc:
-        log.error("domain %s does not go on after its dump: %s", dom.name, exc)
-        driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.API_ERROR)
 
 
 async def recover(driver: "QemuDriver", dom: QemuDomain) -> None:
@@ -175,25 +153,21 @@ async def recover(driver: "QemuDriver", dom: QemuDomain) -> None:
         except (VirtError, TimeoutError) as exc:
             log.warning("domain %s: its dump does not end: %r", dom.name, exc)
         if reason in STOPPED_FOR:
-            await go_on(driver, dom, reason)
+            await go_on(driver, dom, UNPAUSED, (reason,))
 
 
 async def _stop(driver: "QemuDriver", dom: QemuDomain, *, live: bool) -> None:
     """Stop the guest for its dump; a live one only where QEMU stops it itself, at the end."""
-    dom.running.pausing = (DomainPausedReason.DUMP, DomainEventSuspendedDetailType.PAUSED)
-    if not live:
-        await dom.monitor.execute("stop")
-        events.paused(driver, dom)
-        await driver.save_status(dom)
+    if live:
+        dom.running.pausing = FOR_DUMP
+    else:
+        await pause(driver, dom, FOR_DUMP)
 
 
 async def _end_crashed(driver: "QemuDriver", dom: QemuDomain) -> None:
     guest = dom.guest
     if guest is not None:
-        ending = Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.CRASHED)
-        guest.ending = ending
-        guest.finished = True  # that QEMU ends is no shutdown of the guest's
-        await process.end(dom, guest, ending)
+        await process.end(dom, guest, CRASHED)
         await process.finish(driver, dom, guest)
 
 
@@ -212,7 +186,7 @@ async def _check_format(dom: QemuDomain, format: DomainCoreDumpFormat, flags: Do
 # --- memory only ------------------------------------------------------------------------------------------------
 
 
-async def _dump_memory(dom: QemuDomain, job: Held, pipeline: Pipeline, format: str) -> None:
+async def _dump_memory(dom: QemuDomain, job: HeldLong, pipeline: Pipeline, format: str) -> None:
     """Have QEMU write the guest's memory. Raises OperationFailed, OperationAborted, MonitorClosed."""
     monitor = dom.monitor
     over: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -251,7 +225,7 @@ async def _dump_memory(dom: QemuDomain, job: Held, pipeline: Pipeline, format: s
             task.cancel()
 
 
-async def _refresh(dom: QemuDomain, job: Held) -> None:
+async def _refresh(dom: QemuDomain, job: HeldLong) -> None:
     try:
         answer = await dom.monitor.execute("query-dump", timeout=STATS_S)
     except VirtError as exc:
@@ -265,7 +239,7 @@ async def _refresh(dom: QemuDomain, job: Held) -> None:
 # --- the file ---------------------------------------------------------------------------------------------------
 
 
-async def _piped(writing: Any, pipeline: Pipeline, job: Held) -> None:
+async def _piped(writing: Any, pipeline: Pipeline, job: HeldLong) -> None:
     """What QEMU writes, and the programs behind it; where both fail, theirs is the cause."""
     try:
         await writing

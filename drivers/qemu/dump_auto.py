@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from pyvirtd.constants.domain import DomainCoreDumpFlags as Flags
 from pyvirtd.constants.domain import (
     DomainCoreDumpFormat,
-    DomainEventStoppedDetailType,
     DomainPausedReason,
-    DomainShutoffReason,
 )
 from pyvirtd.core.jobs import Job
-from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
-from pyvirtd.drivers.qemu.dump import dump_job, go_on, write_dump
+from pyvirtd.drivers.qemu.domain import CRASHED, QemuDomain
+from pyvirtd.drivers.qemu.dump import dump_job, write_dump
+from pyvirtd.drivers.qemu.pause import UNPAUSED, go_on
 from pyvirtd.errors import VirtError
 from pyvirtd.paths import short_name
 
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 async def after_watchdog(driver: "QemuDriver", dom: QemuDomain) -> None:
     """QEMU stopped the guest for its watchdog: dump it and let it go on."""
     await _dump(driver, dom)
-    await go_on(driver, dom, DomainPausedReason.WATCHDOG)
+    await go_on(driver, dom, UNPAUSED, (DomainPausedReason.WATCHDOG,))
 
 
 async def after_panic(driver: "QemuDriver", dom: QemuDomain, *, restart: bool) -> None:
@@ -39,7 +38,7 @@ async def after_panic(driver: "QemuDriver", dom: QemuDomain, *, restart: bool) -
     if restart:
         await driver.finish_reboot(dom)
     else:
-        driver.end(dom, Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.CRASHED))
+        driver.end(dom, CRASHED)
 
 
 async def _dump(driver: "QemuDriver", dom: QemuDomain) -> None:

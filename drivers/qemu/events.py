@@ -18,9 +18,7 @@ from pyvirtd.constants.domain import (
     DomainEventGraphicsPhase,
     DomainEventIOErrorAction,
     DomainEventPMSuspendedDetailType,
-    DomainEventResumedDetailType,
     DomainEventShutdownDetailType,
-    DomainEventStoppedDetailType,
     DomainEventSuspendedDetailType,
     DomainEventTrayChangeReason,
     DomainEventType,
@@ -31,11 +29,11 @@ from pyvirtd.constants.domain import (
     DomainPMSuspendedReason,
     DomainRunningReason,
     DomainShutdownReason,
-    DomainShutoffReason,
     DomainState,
 )
 from pyvirtd.drivers.qemu.blocks_threshold import names_of
-from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
+from pyvirtd.drivers.qemu.domain import CRASHED, SHUT_DOWN, Phase, QemuDomain
+from pyvirtd.drivers.qemu.pause import paused, resumed
 from pyvirtd.drivers.qemu.runtime import AGENT_CHANNEL
 from pyvirtd.model.chardev import ChannelState
 from pyvirtd.model.devices import WatchdogAction
@@ -72,7 +70,10 @@ async def handle(driver: "QemuDriver", dom: QemuDomain, message: dict[str, Any])
             events.QemuMonitorEvent(dom, name, stamp.get("seconds", 0), stamp.get("microseconds", 0), details),
         )
     handler = HANDLERS.get(name)
-    if handler is not None and dom.guest is not None and not dom.guest.finished:
+    guest = dom.guest
+    if handler is None or guest is None or guest.phase is Phase.FINISHED:
+        return
+    if guest.ending is None or not guest.ending.silent:
         await handler(driver, dom, data if isinstance(data, dict) else {})
 
 
@@ -81,28 +82,6 @@ def _emit(driver: "QemuDriver", body: Any) -> None:
 
 
 # --- running, paused, ended -------------------------------------------------------------------------------------
-
-
-def paused(driver: "QemuDriver", dom: QemuDomain) -> bool:
-    """The vcpus stopped: state and event, once, whether QEMU's event or our command's answer comes first."""
-    if dom.state is not DomainState.RUNNING or dom.running.rebooting:
-        return False
-    reason, detail = dom.running.pausing or (DomainPausedReason.UNKNOWN, DomainEventSuspendedDetailType.PAUSED)
-    dom.running.pausing = None
-    dom.set_state(DomainState.PAUSED, reason)
-    driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, detail)
-    return True
-
-
-def resumed(driver: "QemuDriver", dom: QemuDomain) -> bool:
-    """The vcpus run: as `paused`."""
-    if dom.state is not DomainState.PAUSED:
-        return False
-    reason, detail = dom.running.resuming or (DomainRunningReason.UNPAUSED, DomainEventResumedDetailType.UNPAUSED)
-    dom.running.resuming = None
-    dom.set_state(DomainState.RUNNING, reason)
-    driver.emit_lifecycle(dom, DomainEventType.RESUMED, detail)
-    return True
 
 
 @on("STOP")
@@ -121,8 +100,6 @@ async def _resume(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -
 async def _shutdown(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
     """QEMU runs with -no-shutdown: it has stopped and waits for us to end or reset it."""
     guest = dom.running
-    if guest.ending is not None and guest.ending.reason is DomainShutoffReason.SAVED:
-        return  # not the guest's: its saved state runs on
     await driver.drop_agent(dom)
     if guest.fake_reboot:
         guest.rebooting = True
@@ -140,7 +117,7 @@ async def _shutdown(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
     if action in (LifecycleAction.RESTART, LifecycleAction.RESTART_RENAME):
         driver.host.tasks.start(driver.finish_reboot(dom), f"restart of {dom.name}")
     elif action is not LifecycleAction.PRESERVE:
-        driver.end(dom, Ending(DomainShutoffReason.SHUTDOWN, DomainEventStoppedDetailType.SHUTDOWN))
+        driver.end(dom, SHUT_DOWN)
 
 
 @on("RESET")
@@ -161,24 +138,25 @@ async def _panicked(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
     elif action in (LifecycleAction.RESTART, LifecycleAction.RESTART_RENAME):
         driver.host.tasks.start(driver.finish_reboot(dom), f"restart of {dom.name}")
     elif action is LifecycleAction.DESTROY:
-        driver.end(dom, Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.CRASHED))
+        driver.end(dom, CRASHED)
 
 
 @on("SUSPEND")
 async def _pm_suspend(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
     _emit(driver, events.DomainEventPMSuspend(dom))
-    if dom.state is DomainState.RUNNING:
-        dom.set_state(DomainState.PMSUSPENDED, DomainPMSuspendedReason.UNKNOWN)
-        driver.emit_lifecycle(dom, DomainEventType.PMSUSPENDED, DomainEventPMSuspendedDetailType.MEMORY)
-        await driver.save_status(dom)
+    await _sleeps(driver, dom, DomainEventPMSuspendedDetailType.MEMORY)
 
 
 @on("SUSPEND_DISK")
 async def _pm_suspend_disk(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
     _emit(driver, events.DomainEventPMSuspendDisk(dom))
+    await _sleeps(driver, dom, DomainEventPMSuspendedDetailType.DISK)
+
+
+async def _sleeps(driver: "QemuDriver", dom: QemuDomain, detail: DomainEventPMSuspendedDetailType) -> None:
     if dom.state is DomainState.RUNNING:
         dom.set_state(DomainState.PMSUSPENDED, DomainPMSuspendedReason.UNKNOWN)
-        driver.emit_lifecycle(dom, DomainEventType.PMSUSPENDED, DomainEventPMSuspendedDetailType.DISK)
+        driver.emit_lifecycle(dom, DomainEventType.PMSUSPENDED, detail)
         await driver.save_status(dom)
 
 
@@ -231,7 +209,6 @@ async def _watchdog(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any])
 @on("BALLOON_CHANGE")
 async def _balloon(driver: "QemuDriver", dom: QemuDomain, data: dict[str, Any]) -> None:
     kib = int(data.get("actual", 0)) // 1024
-    dom.running.balloon_kib = kib
     dom.live_def.current_memory_kib = kib
     _emit(driver, events.DomainEventBalloonChange(dom, kib))
 

@@ -11,10 +11,9 @@ from pyvirtd.constants.network import IPAddrType
 from pyvirtd.drivers.qemu import agent_calls
 from pyvirtd.drivers.qemu.agent import AgentCommandRefused
 from pyvirtd.drivers.qemu.agent_calls import DiskPlace
+from pyvirtd.drivers.qemu.disk_buses import CONTROLLERS
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.model.address import DriveAddress, PciAddress
-from pyvirtd.model.devices import ControllerType
-from pyvirtd.model.disk import DiskBus
 from pyvirtd.model.domain import DomainDef
 
 OS_FIELDS = (
@@ -31,13 +30,6 @@ OS_FIELDS = (
 )
 # Errors of an agent that does not know the command, or was told not to.
 UNSUPPORTED = ("CommandNotFound", "CommandDisabled")
-# The buses of disks that sit behind a controller of that type.
-CONTROLLERS = {
-    DiskBus.IDE: ControllerType.IDE,
-    DiskBus.SATA: ControllerType.SATA,
-    DiskBus.SCSI: ControllerType.SCSI,
-    DiskBus.FDC: ControllerType.FDC,
-}
 
 Gather = Callable[[QemuDomain], Awaitable[list[TypedParam]]]
 

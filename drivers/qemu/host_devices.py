@@ -14,7 +14,8 @@ from pathlib import Path
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.host_pci import PciBus
 from pyvirtd.drivers.qemu.command.context import Context
-from pyvirtd.drivers.qemu.command.hostdev import VHOST_SCSI, require_vhost_scsi
+from pyvirtd.drivers.qemu.command.host_facts import VHOST_SCSI
+from pyvirtd.drivers.qemu.command.hostdev import no_vhost_scsi
 from pyvirtd.errors import (
     ConfigUnsupported,
     InternalError,
@@ -126,9 +127,10 @@ def _open_vdpa(path: str, ours: ExitStack) -> int:
 
 def _open_vhost_scsi(wwpn: str, ours: ExitStack) -> int:
     """A descriptor by which QEMU reaches a target of the host's kernel. Raises ConfigUnsupported, SystemError_."""
-    require_vhost_scsi(VHOST_SCSI)
     try:
         fd = os.open(VHOST_SCSI, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise no_vhost_scsi(VHOST_SCSI) from None
     except OSError as exc:
         raise from_os_error(exc, f"Failed to open '{VHOST_SCSI}' for SCSI target '{wwpn}'") from exc
     ours.callback(os.close, fd)

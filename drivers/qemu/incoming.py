@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pyvirtd.constants.domain import (
     DomainEventResumedDetailType,
     DomainEventStartedDetailType,
-    DomainEventSuspendedDetailType,
-    DomainPausedReason,
     DomainRunningReason,
 )
 from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.pause import Pausing, Resuming
 from pyvirtd.model.cpu import Cpu
 
-Resuming = tuple[DomainRunningReason, DomainEventResumedDetailType]  # why a guest runs: of the state and its event
 RESTORED: Resuming = (DomainRunningReason.RESTORED, DomainEventResumedDetailType.FROM_SNAPSHOT)
 
 
@@ -28,6 +26,6 @@ class Incoming:
     load: Callable[[QemuDomain], Awaitable[None]]
     started: DomainEventStartedDetailType
     running: Resuming
-    paused: tuple[DomainPausedReason, DomainEventSuspendedDetailType]
+    paused: Pausing
     image: str | None = None
     own_cpu: Cpu | None = None

@@ -11,12 +11,10 @@ from pyvirtd.api.types import Caller
 from pyvirtd.constants.domain import (
     DomainControlState,
     DomainCreateFlags,
-    DomainEventResumedDetailType,
     DomainEventSuspendedDetailType,
     DomainMessageType,
     DomainPausedReason,
     DomainRebootFlagValues,
-    DomainRunningReason,
     DomainShutdownFlagValues,
     DomainState,
     DomainUndefineFlagsValues,
@@ -25,8 +23,9 @@ from pyvirtd.constants.domain import (
 from pyvirtd.core.domains import CommonDomains
 from pyvirtd.core.jobs import Job
 from pyvirtd.core.procstat import cpu_time_ns
-from pyvirtd.drivers.qemu import agent_calls, cpu_live, events, taint
+from pyvirtd.drivers.qemu import agent_calls, cpu_live, taint
 from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.pause import UNPAUSED, pause, resume
 from pyvirtd.drivers.qemu.saving import managed
 from pyvirtd.drivers.qemu.saving.document import portable, sorted_controllers
 from pyvirtd.errors import InvalidArg, OperationInvalid
@@ -100,13 +99,7 @@ class Domains(CommonDomains[QemuDomain]):
     async def domain_create_xml(self, xml_desc: str, flags: int, caller: Caller) -> QemuDomain:
         driver = self.driver
         definition = await driver.parse(xml_desc, validate=bool(flags & Create.VALIDATE))
-        async with driver.names.hold(definition.name, definition.uuid or ""):
-            dom = self.domains.match_new(definition)
-            if dom is None:
-                dom = driver.new_domain(definition, persistent=False)
-                self.domains.add(dom)
-            elif dom.active:
-                raise OperationInvalid(f"domain is already active as '{dom.name}'")
+        dom = await driver.domain_to_start(definition)
         await driver.start_domain(dom, flags, caller, definition)
         return dom
 
@@ -157,29 +150,23 @@ class Domains(CommonDomains[QemuDomain]):
 
     async def domain_suspend(self, dom: QemuDomain) -> None:
         async with dom.jobs.hold(Job.SUSPEND, "DomainSuspend"):
-            guest = dom.running
+            dom.require_active()
             if dom.state is DomainState.PMSUSPENDED:
                 raise OperationInvalid("domain is pmsuspended")
             if dom.state is DomainState.PAUSED:
                 return
-            guest.pausing = (DomainPausedReason.USER, DomainEventSuspendedDetailType.PAUSED)
-            await guest.monitor.execute("stop")
-            events.paused(self.driver, dom)
-            await self.driver.save_status(dom)
+            await pause(self.driver, dom, (DomainPausedReason.USER, DomainEventSuspendedDetailType.PAUSED))
 
     async def domain_resume(self, dom: QemuDomain) -> None:
         async with dom.jobs.hold(Job.SUSPEND, "DomainResume"):
-            guest = dom.running
+            dom.require_active()
             if dom.state is DomainState.PMSUSPENDED:
                 raise OperationInvalid("domain is pmsuspended")
             if dom.state is DomainState.RUNNING:
                 raise OperationInvalid("domain is already running")
-            guest.resuming = (DomainRunningReason.UNPAUSED, DomainEventResumedDetailType.UNPAUSED)
             if dom.state is DomainState.CRASHED:
                 dom.set_state(DomainState.PAUSED, DomainPausedReason.CRASHED)
-            await guest.monitor.execute("cont")
-            events.resumed(self.driver, dom)
-            await self.driver.save_status(dom)
+            await resume(self.driver, dom, UNPAUSED)
 
     # --- shut down, reboot, reset ----------------------------------------------------------------------------
 

@@ -182,10 +182,6 @@ class Monitor:
         """Give QEMU a descriptor under a name."""
         await self.execute_with_fd("getfd", {"fdname": name}, fd)
 
-    async def human(self, command: str, timeout: float = COMMAND_S) -> str:
-        """Output of a human monitor command."""
-        return str(await self.execute("human-monitor-command", {"command-line": command}, timeout))
-
     async def drain(self, timeout: float = 0.5) -> None:
         """QEMU is gone: wait until its last events were handled."""
         with suppress(TimeoutError):

@@ -1,7 +1,7 @@
-"""Starting, ending and finding again one guest's QEMU.
+"""Starting, watching and ending one guest's QEMU.
 
 `start` gathers everything on an undo stack and keeps it only when QEMU runs; `finish` is the one way a run ends,
-whoever ended it; `adopt` takes up a guest that an earlier daemon (or libvirtd) left running.
+whoever ended it. What the host gave, `clean_up` takes back: each step on the undo stack has its line there.
 """
 
 import asyncio
@@ -39,14 +39,16 @@ from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
 from pyvirtd.drivers.qemu.command import build
 from pyvirtd.drivers.qemu.command.context import Command, Context
+from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.disks import check_presence
-from pyvirtd.drivers.qemu.domain import Ending, Guest, QemuDomain
+from pyvirtd.drivers.qemu.domain import DESTROYED, Ending, Guest, Phase, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Helpers
 from pyvirtd.drivers.qemu.host_devices import find_host_devices, wants_host_devices
 from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.leftovers import remove_tpm
 from pyvirtd.drivers.qemu.limits import check_start
 from pyvirtd.drivers.qemu.monitor import Monitor
+from pyvirtd.drivers.qemu.pause import let_run
 from pyvirtd.drivers.qemu.postparse import assign_aliases
 from pyvirtd.drivers.qemu.prepare import fill_in
 from pyvirtd.drivers.qemu.run_files import (
@@ -61,6 +63,7 @@ from pyvirtd.drivers.qemu.run_files import (
 )
 from pyvirtd.drivers.qemu.runtime import close_interfaces, open_interfaces, refresh, set_up
 from pyvirtd.drivers.qemu.sockets import listen_socket
+from pyvirtd.drivers.qemu.status_file import remove_status
 from pyvirtd.errors import InternalError, OperationFailed, OperationInvalid, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.status import StatusRestored
@@ -123,6 +126,7 @@ class Starting:
         driver.ports.assign(live)
         self.undo.callback(driver.ports.release, live)
         context = Context.for_start(caps, driver.host.paths, driver.config, driver.host.privileged, self.number, live)
+        context.host = await in_thread(HostFacts.look_up, live, driver.config)
         context.incoming = self.incoming is not None
         context.reset_nvram = bool(flags & DomainCreateFlags.RESET_NVRAM)
         with self._monitor_listener() as listener, ExitStack() as ours:
@@ -153,7 +157,7 @@ class Starting:
         async def end() -> None:
             await _kill(process)
             await helpers.stop()
-            await (cgroups.remove(group) if group is not None else cgroups.remove_left(driver, live))
+            await _remove_group(driver, live, group)
 
         self.undo.push_async_callback(end)
         group = await cgroups.place(driver, live, self.number, process.pid)
@@ -308,10 +312,9 @@ async def start(
         if flags & DomainCreateFlags.PAUSED:
             driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
     if flags & DomainCreateFlags.AUTODESTROY and caller is not None:
-        ending = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
-        guest.autodestroy = caller.on_close(lambda: driver.end(dom, ending))
+        guest.autodestroy = caller.on_close(lambda: driver.end(dom, DESTROYED))
     guest.helpers.watch(driver.host.tasks)
-    driver.watch(dom, guest)
+    watch(driver, dom, guest)
 
 
 async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: Incoming | None) -> None:
@@ -327,10 +330,8 @@ async def _bring_up(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming:
     if flags & DomainCreateFlags.PAUSED:
         dom.set_state(DomainState.PAUSED, DomainPausedReason.USER)
     else:
-        guest.resuming = (DomainRunningReason.BOOTED, DomainEventResumedDetailType.UNPAUSED)
-        await guest.monitor.execute("cont")
-        events.resumed(driver, dom)
-    guest.up = True
+        await let_run(driver, dom, (DomainRunningReason.BOOTED, DomainEventResumedDetailType.UNPAUSED))
+    guest.phase = Phase.UP
     await driver.save_status(dom)
 
 
@@ -353,22 +354,20 @@ async def _take_in(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: 
     if not runs:
         driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, detail)
     else:
-        guest.resuming = incoming.running
         try:
-            await guest.monitor.execute("cont")
+            await let_run(driver, dom, incoming.running)
         except VirtError:
             driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
             raise
-        events.resumed(driver, dom)
-    guest.up = True
+    guest.phase = Phase.UP
     await driver.save_status(dom)
 
 
 async def _abandon(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     """A start failed after the domain was given its guest."""
-    guest.finishing = guest.finished = True
+    guest.phase = Phase.FINISHED
     try:
-        await driver.remove_status(dom)
+        await remove_status(driver, dom)
         await guest.monitor.close()
     finally:
         _off(driver, dom, guest, DomainShutoffReason.FAILED)
@@ -383,9 +382,24 @@ def _off(driver: "QemuDriver", dom: QemuDomain, guest: Guest, reason: DomainShut
     guest.over.set()
 
 
+def watch(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
+    """Follow a run to its end; the daemon does not end for idleness meanwhile."""
+    driver.host.inhibit.add(guest)
+    driver.host.tasks.start(_watch(driver, dom, guest), f"guest {dom.name}")
+
+
+async def _watch(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
+    await guest.process.wait()
+    await asyncio.shield(asyncio.ensure_future(finish(driver, dom, guest)))
+
+
 async def end(dom: QemuDomain, guest: Guest, ending: Ending, *, graceful: bool = False) -> None:
-    """Make QEMU end: SIGTERM, which lets it flush, then SIGKILL. Returns when the process is gone."""
-    guest.ending = guest.ending or ending
+    """Make QEMU end: SIGTERM, which lets it flush, then SIGKILL. Returns when the process is gone.
+
+    The first reason stays, but for whoever destroys a guest that does not come to its end.
+    """
+    if guest.ending is None or ending is DESTROYED:
+        guest.ending = ending
     for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
         if number is signal.SIGKILL and graceful:
             break
@@ -403,22 +417,19 @@ async def end(dom: QemuDomain, guest: Guest, ending: Ending, *, graceful: bool =
 
 async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     """QEMU is gone: tidy up and tell. Runs once for each run of a domain; one that is not up yet is its start's."""
-    if guest.finishing or not guest.up:
+    if guest.phase is not Phase.UP:
         await guest.over.wait()
         return
-    guest.finishing = True
+    guest.phase = Phase.FINISHING
     if guest.autodestroy is not None:
         guest.autodestroy()
     await guest.monitor.drain()
-    guest.finished = True
+    guest.phase = Phase.FINISHED
     ending = guest.ending or Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
     try:
         await guest.monitor.close()
-        await guest.helpers.stop()
-        await cgroups.remove(guest.group)
-        await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers)
+        await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers, guest.group)
         await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending.reason.name.lower())
-        await driver.remove_status(dom)
     except (VirtError, OSError) as exc:
         log.error("%s ended, and not all that it was given could be taken back: %s", dom.name, exc)
     finally:
@@ -426,7 +437,7 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
         _off(driver, dom, guest, ending.reason)
     driver.emit_lifecycle(dom, DomainEventType.STOPPED, ending.detail)
     driver.forget_if_transient(dom)
-    driver.guest_gone(guest)
+    driver.host.inhibit.discard(guest)
 
 
 def _audit_word(ending: Ending) -> str:
@@ -436,11 +447,17 @@ def _audit_word(ending: Ending) -> str:
 
 
 async def clean_up(
-    driver: "QemuDriver", dom: QemuDomain, live: DomainDef, labels: list[Label], helpers: Helpers
+    driver: "QemuDriver",
+    dom: QemuDomain,
+    live: DomainDef,
+    labels: list[Label],
+    helpers: Helpers,
+    group: Group | None,
 ) -> None:
-    """Take back from the host what a run was given, and tell the hooks."""
+    """Take back from the host all that a run was given, and tell the hooks: at the end of each that was up."""
     paths = driver.host.paths.qemu
     await helpers.stop()
+    await _remove_group(driver, live, group)
     await driver.pci.take_back(live)
     await shares.remove(live)
     if not dom.persistent:
@@ -453,6 +470,12 @@ async def clean_up(
     await close_interfaces(live)
     await driver.ending_hooks(dom, live, restore_labels(labels))
     await transient.remove_overlays(live)
+    await remove_status(driver, dom)
+
+
+async def _remove_group(driver: "QemuDriver", live: DomainDef, group: Group | None) -> None:
+    """The control group of a run, also of one whose nobody has noted."""
+    await (cgroups.remove(group) if group is not None else cgroups.remove_left(driver, live))
 
 
 async def _kill(process: Process) -> None:

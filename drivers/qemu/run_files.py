@@ -13,7 +13,8 @@ from pyvirtd.config.qemu import QemuConfig
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.command.backends import memory_base
-from pyvirtd.drivers.qemu.command.context import Command, NewFile, huge_page_mounts
+from pyvirtd.drivers.qemu.command.context import Command, NewFile
+from pyvirtd.drivers.qemu.command.host_facts import huge_page_mounts
 from pyvirtd.errors import OperationFailed, from_os_error
 from pyvirtd.paths import QemuPaths, short_name
 from pyvirtd.util.files import Owner, make_directory, read_file, write_file

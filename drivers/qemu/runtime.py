@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
-BALLOON_PATH = "/machine/peripheral/balloon0"
 
 
 async def refresh(driver: "QemuDriver", dom: QemuDomain) -> None:
@@ -130,12 +129,9 @@ async def set_up(driver: "QemuDriver", dom: QemuDomain) -> None:
     await apply_schedulers(dom)
     apply_perf(dom)
     wanted = live.current_memory_kib
-    if _has_balloon(live):
-        period = live.devices.memballoon.stats_period if live.devices.memballoon is not None else None
-        if period:
-            await guest.monitor.execute(
-                "qom-set", {"path": BALLOON_PATH, "property": "guest-stats-polling-interval", "value": period}
-            )
+    if (balloon := live.devices.balloon) is not None:
+        if balloon.stats_period:
+            await set_balloon_period(dom, balloon.stats_period)
         if wanted is not None and wanted < live.memory.kib:
             await guest.monitor.execute("balloon", {"value": wanted * 1024})
         answer = await guest.monitor.execute("query-balloon")
@@ -144,9 +140,13 @@ async def set_up(driver: "QemuDriver", dom: QemuDomain) -> None:
         live.current_memory_kib = live.memory.kib
 
 
-def _has_balloon(live: DomainDef) -> bool:
-    balloon = live.devices.memballoon
-    return balloon is not None and str(balloon.model) != "none"
+async def set_balloon_period(dom: QemuDomain, period_s: int) -> None:
+    """How often QEMU asks the guest's balloon for its figures, 0 for never. Raises VirtError."""
+    balloon = dom.live_def.devices.balloon
+    assert balloon is not None
+    path = f"/machine/peripheral/{balloon.info.alias}"
+    arguments = {"path": path, "property": "guest-stats-polling-interval", "value": period_s}
+    await dom.monitor.execute("qom-set", arguments)
 
 
 async def _set_password(guest: Guest, protocol: str, password: Password, default: str | None) -> None:

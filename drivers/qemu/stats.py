@@ -40,6 +40,7 @@ from pyvirtd.core.procstat import read_process, read_thread
 from pyvirtd.drivers.qemu.agent_calls import agent_of
 from pyvirtd.drivers.qemu.blocks_find import disk_format, find_disk, format_node, is_empty
 from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.runtime import set_balloon_period
 from pyvirtd.drivers.qemu.stats_bulk import ALL, BulkStats, Wanted
 from pyvirtd.drivers.qemu.stats_cpu import cpu_times_of_each, cpu_totals
 from pyvirtd.drivers.qemu.stats_image import Image, ImageSize, measure_one, require_local
@@ -47,8 +48,8 @@ from pyvirtd.drivers.qemu.stats_net import find_interface, interface_counters
 from pyvirtd.drivers.qemu.stats_off import ONLY_RUNNING
 from pyvirtd.drivers.qemu.stats_peek import peek_memory
 from pyvirtd.drivers.qemu.stats_qmp import BlockStats, Traffic, balloon_figures, block_nodes
-from pyvirtd.drivers.qemu.stats_running import RUNNING, balloon_command, has_balloon
-from pyvirtd.drivers.qemu.tune import live_group
+from pyvirtd.drivers.qemu.stats_running import RUNNING, balloon_command
+from pyvirtd.drivers.qemu.tune_shared import live_group
 from pyvirtd.errors import (
     ArgumentUnsupported,
     BadCall,
@@ -59,7 +60,6 @@ from pyvirtd.errors import (
     OperationInvalid,
     OperationUnsupported,
 )
-from pyvirtd.model.devices import MemballoonModel
 from pyvirtd.model.disk import Disk
 from pyvirtd.model.domain import DomainDef, DomainType
 from pyvirtd.model.storage import StorageType
@@ -204,7 +204,7 @@ class Stats(StatsPart[QemuDomain]):
             return []
         live, guest = dom.live_def, dom.running
         stats = []
-        if has_balloon(live):
+        if live.devices.balloon is not None:
             balloon, told = await asyncio.gather(
                 guest.monitor.execute("query-balloon"), guest.monitor.execute(*balloon_command(live))
             )
@@ -222,19 +222,13 @@ class Stats(StatsPart[QemuDomain]):
             raise BadCall("period in virDomainSetMemoryStatsPeriod must be zero or greater")
 
         def edit(definition: DomainDef, *, live: bool) -> None:
-            balloon = definition.devices.memballoon
-            if balloon is None or balloon.model is MemballoonModel.NONE:
+            balloon = definition.devices.balloon
+            if balloon is None:
                 raise InternalError("No memory balloon device configured, can not set the collection period")
             balloon.stats_period = period or None
 
         async def tell_qemu() -> None:
-            alias = dom.live_def.devices.memballoon.info.alias  # type: ignore[union-attr]  # edit() checked
-            arguments = {
-                "path": f"/machine/peripheral/{alias}",
-                "property": "guest-stats-polling-interval",
-                "value": period,
-            }
-            await dom.monitor.execute("qom-set", arguments)
+            await set_balloon_period(dom, period)
 
         await change(self.driver, dom, flags, edit, tell_qemu)
 

@@ -29,7 +29,6 @@ from pyvirtd.drivers.qemu.stats_qmp import (
     kvm_schema,
     write_mark,
 )
-from pyvirtd.model.devices import MemballoonModel
 from pyvirtd.model.disk import Disk
 from pyvirtd.model.domain import DomainDef, DomainType
 
@@ -84,7 +83,7 @@ class Known:
 def commands_for(live: DomainDef, known: Known, groups: Group) -> Commands:
     """What must be asked of QEMU for these groups."""
     commands: Commands = {}
-    if groups & Group.BALLOON and has_balloon(live):
+    if groups & Group.BALLOON and live.devices.balloon is not None:
         commands["balloon"] = balloon_command(live)
     if groups & Group.BLOCK and live.devices.disk:
         commands["blocks"] = ("query-blockstats", None)
@@ -109,12 +108,6 @@ def images_of(live: DomainDef, *, backing: bool) -> Iterator[Image]:
     for _, layer in layers(live, backing=backing):
         if layer is not None and (path := local_path(layer.source)):
             yield Image(path, None)
-
-
-def has_balloon(live: DomainDef) -> bool:
-    """Whether the guest has a memory balloon."""
-    balloon = live.devices.memballoon
-    return balloon is not None and balloon.model is not MemballoonModel.NONE
 
 
 def balloon_command(live: DomainDef) -> Command:

@@ -38,8 +38,9 @@ from pyvirtd.core.edits import one_target
 from pyvirtd.core.security import domain_labels
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.stats_net import find_interface
-from pyvirtd.errors import BadCall, ConfigUnsupported, InternalError, OperationInvalid, OperationUnsupported, VirtError
-from pyvirtd.model.cpu import BlkioDevice, CpuTune, NumaMode, Placement
+from pyvirtd.drivers.qemu.tune_shared import BLKIO_DEVICE, NUMA_MODES, SCHEDULER, iothread_ids, live_group, need_system
+from pyvirtd.errors import BadCall, ConfigUnsupported, InternalError, OperationUnsupported
+from pyvirtd.model.cpu import BlkioDevice, CpuTune, Placement
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.util.files import in_thread
 from pyvirtd.util.values import cpus_to_map, format_cpus
@@ -50,28 +51,6 @@ if TYPE_CHECKING:
 STRING_OKAY = TypedParameterFlags.STRING_OKAY
 READ_FLAGS = Impact.LIVE | Impact.CONFIG
 PARAM_FLAGS = READ_FLAGS | STRING_OKAY
-# Scheduler parameters in libvirt's order, and the field of <cputune> that each is.
-SCHEDULER = (
-    ("cpu_shares", "shares"),
-    ("vcpu_period", "period"),
-    ("vcpu_quota", "quota"),
-    ("emulator_period", "emulator_period"),
-    ("emulator_quota", "emulator_quota"),
-    ("global_period", "global_period"),
-    ("global_quota", "global_quota"),
-    ("iothread_period", "iothread_period"),
-    ("iothread_quota", "iothread_quota"),
-)
-# virDomainNumatuneMemMode
-NUMA_MODES = {NumaMode.STRICT: 0, NumaMode.PREFERRED: 1, NumaMode.INTERLEAVE: 2, NumaMode.RESTRICTIVE: 3}
-BLKIO_DEVICE = ("weight", "read_iops_sec", "write_iops_sec", "read_bytes_sec", "write_bytes_sec")
-NOT_MOUNTED = {
-    "cpu": "cgroup CPU controller is not mounted",
-    "cpuacct": "cgroup CPUACCT controller is not mounted",
-    "cpuset": "cgroup cpuset controller is not mounted",
-    "memory": "cgroup memory controller is not mounted",
-    "blkio": "blkio cgroup isn't mounted",
-}
 BANDWIDTH = ("average", "peak", "burst", "floor")
 
 
@@ -248,20 +227,6 @@ class TuneReads(TunePart[QemuDomain]):
         return [SecurityLabel(label.encode() + b"\0", 0) for label in labels]
 
 
-def need_system(driver: "QemuDriver", error: type[VirtError], what: str) -> None:
-    """Raises the error in a session daemon, whose guests have no control groups."""
-    if not driver.host.privileged:
-        raise error(f"{what} tuning is not available in session mode", domain=From.QEMU)
-
-
-def live_group(dom: QemuDomain, controller: str) -> Group:
-    """The control group of a running guest. Raises OperationInvalid where it has not this controller."""
-    group = dom.running.group
-    if group is None or not group.has(controller):
-        raise OperationInvalid(NOT_MOUNTED[controller], domain=From.QEMU)
-    return group
-
-
 def _live_scheduler(group: Group, definition: DomainDef) -> dict[str, int]:
     """What is in effect: of all threads of a kind what the first one has."""
     found = {"cpu_shares": limits.shares(group)}
@@ -285,11 +250,3 @@ def _of_devices(devices: list[BlkioDevice], name: str) -> str:
         if limit := getattr(device, name):
             words += [device.path or "", str(limit)]
     return ",".join(words)
-
-
-def iothread_ids(definition: DomainDef) -> list[int]:
-    """The numbers of a definition's IOThreads: those it names, then the lowest free ones up to their count."""
-    named = [thread.id for thread in definition.iothreadids]
-    missing = max((definition.iothreads or 0) - len(named), 0)
-    free = (number for number in range(1, len(named) + missing + 1) if number not in named)
-    return [*named, *(number for number, _ in zip(free, range(missing), strict=False))]

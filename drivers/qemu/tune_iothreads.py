@@ -15,8 +15,8 @@ from pyvirtd.core.edits import change, targets
 from pyvirtd.core.params import checked
 from pyvirtd.drivers.qemu.cgroups import add_thread, remove_thread
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.drivers.qemu.tune import iothread_ids
 from pyvirtd.drivers.qemu.tune_pins import iothread_tids, set_affinity
+from pyvirtd.drivers.qemu.tune_shared import iothread_ids
 from pyvirtd.errors import BadCall, ConfigUnsupported, InvalidArg, OperationInvalid, OperationUnsupported
 from pyvirtd.model.cpu import IothreadId
 from pyvirtd.model.domain import DomainDef

@@ -20,7 +20,7 @@ from pyvirtd.core.edits import change
 from pyvirtd.core.params import checked
 from pyvirtd.drivers.qemu.cgroups import tell_weights, thread_groups
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.drivers.qemu.tune import BLKIO_DEVICE, NUMA_MODES, SCHEDULER, live_group, need_system
+from pyvirtd.drivers.qemu.tune_shared import BLKIO_DEVICE, NUMA_MODES, SCHEDULER, live_group, need_system
 from pyvirtd.errors import ConfigUnsupported, InvalidArg, OperationInvalid, OperationUnsupported
 from pyvirtd.model.cpu import BlkioDevice, Blkiotune, CpuTune, Memtune, NumaMode, Numatune, NumatuneMemory
 from pyvirtd.model.domain import DomainDef

@@ -17,7 +17,7 @@ from pyvirtd.core import cgroup_limits as limits
 from pyvirtd.core.edits import change
 from pyvirtd.core.procstat import thread_ids
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
-from pyvirtd.drivers.qemu.tune import iothread_ids
+from pyvirtd.drivers.qemu.tune_shared import iothread_ids
 from pyvirtd.errors import BadCall, InvalidArg, from_os_error
 from pyvirtd.model.cpu import CpuTune, IothreadPin, VcpuPin
 from pyvirtd.model.domain import DomainDef

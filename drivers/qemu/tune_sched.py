@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.drivers.qemu.tune import iothread_ids
 from pyvirtd.drivers.qemu.tune_pins import iothread_tids
+from pyvirtd.drivers.qemu.tune_shared import iothread_ids
 from pyvirtd.errors import from_os_error
 from pyvirtd.model.cpu import CpuTune, Scheduler, SchedulerPolicy
 

@@ -12,7 +12,6 @@ from pyvirtd.core import audit_records
 from pyvirtd.core.edits import change
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.monitor import CommandRefused
-from pyvirtd.drivers.qemu.stats_running import has_balloon
 from pyvirtd.drivers.qemu.tune_vcpus import set_max_vcpus, set_vcpus
 from pyvirtd.errors import BadCall, ConfigUnsupported, InvalidArg, OperationInvalid, OperationUnsupported, Overflow
 from pyvirtd.model.domain import DomainDef
@@ -73,7 +72,7 @@ class TuneSets(TunePart[QemuDomain]):
 
         async def tell_qemu() -> None:
             live = dom.live_def
-            if not has_balloon(live):
+            if live.devices.balloon is None:
                 raise OperationInvalid(NO_BALLOON)
             now = live.memory.kib if live.current_memory_kib is None else live.current_memory_kib
             with self.driver.host.audit.outcome(audit_records.amount(live, "mem", now, memory)):

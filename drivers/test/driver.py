@@ -32,7 +32,7 @@ from pyvirtd.core import schema
 from pyvirtd.core.domains import CommonDomains, HypervisorDriver, check_name
 from pyvirtd.core.jobs import Job
 from pyvirtd.core.objects import Deferred, DomainObject
-from pyvirtd.errors import InternalError, OperationInvalid
+from pyvirtd.errors import InternalError
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.os import BootDevice, OsBoot
 
@@ -88,13 +88,7 @@ class Domains(CommonDomains[TestDomain]):
     @accepts(DomainCreateFlags.PAUSED | DomainCreateFlags.AUTODESTROY)
     async def domain_create_xml(self, xml_desc: str, flags: int, caller: Caller) -> TestDomain:
         definition = await self.driver.parse(xml_desc)
-        async with self.driver.names.hold(definition.name, definition.uuid or ""):
-            dom = self.domains.match_new(definition)
-            if dom is None:
-                dom = self.driver.new_domain(definition, persistent=False)
-                self.domains.add(dom)
-            elif dom.active:
-                raise OperationInvalid(f"domain '{dom.name}' is already active")
+        dom = await self.driver.domain_to_start(definition)
         await self.driver.start_domain(dom, flags, caller, definition)
         return dom
 

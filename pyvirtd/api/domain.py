@@ -163,10 +163,10 @@ class DomainPart(Part, Generic[D], program=REMOTE, error_domain=From.DOMAIN):
         self, flags: UInt
     ) -> Answer[Annotated[list[D], Shaped(Shape.LISTED, DOMAIN_LIST_MAX)]]: ...
 
-    @rpc(309, "domain:write", "domain:start", fds_in=True)
+    @rpc(309, "domain:write", "domain:start")
     def domain_create_xml_with_files(self, xml_desc: Str, flags: UInt, files: Files, caller: Caller) -> Answer[D]: ...
 
-    @rpc(310, "domain:start", fds_in=True)
+    @rpc(310, "domain:start")
     def domain_create_with_files(self, dom: D, flags: UInt, files: Files, caller: Caller) -> Answer[D]: ...
 
     @rpc(350, "domain:write", "domain:save")

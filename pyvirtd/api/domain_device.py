@@ -65,7 +65,7 @@ class DevicePart(Part, Generic[D], program=REMOTE, error_domain=From.DOMAIN):
         flags: UInt,
     ) -> Answer[None]: ...
 
-    @rpc(249, "domain:open_graphics", fds_in=True)
+    @rpc(249, "domain:open_graphics")
     def domain_open_graphics(self, dom: D, idx: UInt, flags: UInt, files: Files) -> Answer[None]: ...
 
     @rpc(295, "domain:send_signal")
@@ -74,7 +74,7 @@ class DevicePart(Part, Generic[D], program=REMOTE, error_domain=From.DOMAIN):
     @rpc(296, "domain:open_device", stream=Direction.DOWNLOAD)
     def domain_open_channel(self, dom: D, name: Str | None, flags: UInt, stream: Stream) -> Answer[None]: ...
 
-    @rpc(343, "domain:open_graphics", fds_out=True)
+    @rpc(343, "domain:open_graphics")
     def domain_open_graphics_fd(self, dom: D, idx: UInt, flags: UInt) -> Answer[None]: ...
 
     @rpc(
@@ -85,7 +85,7 @@ class DevicePart(Part, Generic[D], program=REMOTE, error_domain=From.DOMAIN):
     )
     def domain_detach_device_alias(self, dom: D, alias: Str, flags: UInt) -> Answer[None]: ...
 
-    @rpc(443, "domain:write", fds_in=True)
+    @rpc(443, "domain:write")
     def domain_fd_associate(self, dom: D, name: Str, flags: UInt, files: Files) -> Answer[None]: ...
 
     @rpc(448, "domain:open_graphics")

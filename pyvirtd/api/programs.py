@@ -36,12 +36,12 @@ class QemuPart(Part, Generic[D], program=QEMU):
     @rpc(5, "connect:write", api="ConnectDomainQemuMonitorEventDeregister")
     def connect_domain_monitor_event_deregister(self, callback_id: Int, caller: Caller) -> Answer[None]: ...
 
-    @rpc(7, "domain:write", fds_in=True, fds_out=True, api="DomainQemuMonitorCommandWithFiles")
+    @rpc(7, "domain:write", api="DomainQemuMonitorCommandWithFiles")
     def domain_monitor_command_with_files(self, dom: D, cmd: Str, flags: UInt, files: Files) -> Answer[Str]: ...
 
 
 class LxcPart(Part, Generic[D], program=LXC):
     """LxcPart procedures."""
 
-    @rpc(1, "domain:open_namespace", fds_out=True, api="DomainLxcOpenNamespace")
+    @rpc(1, "domain:open_namespace", api="DomainLxcOpenNamespace")
     def domain_open_namespace(self, dom: D, flags: UInt) -> Answer[None]: ...

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from types import UnionType
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pyvirtd.constants.error import ErrorDomain as From
@@ -145,8 +146,6 @@ class _Declaration:
     ro_deny: Need | None
     stream: Direction | None
     sparse_flag: int
-    fds_in: bool
-    fds_out: bool
     before_auth: bool
     api: str | None
 
@@ -159,8 +158,6 @@ def rpc(
     list_filter: str | None = None,
     stream: Direction | None = None,
     sparse_flag: int = 0,
-    fds_in: bool = False,
-    fds_out: bool = False,
     before_auth: bool = False,
     api: str | None = None,
 ) -> Callable[[F], F]:
@@ -173,9 +170,7 @@ def rpc(
 
     def declare(function: F) -> F:
         needed = tuple(Need(need) if isinstance(need, str) else need for need in needs)
-        declaration = _Declaration(
-            number, needed, list_filter, ro, ro_deny, stream, sparse_flag, fds_in, fds_out, before_auth, api
-        )
+        declaration = _Declaration(number, needed, list_filter, ro, ro_deny, stream, sparse_flag, before_auth, api)
         function.declaration = declaration  # type: ignore[attr-defined]
         return function
 
@@ -242,8 +237,6 @@ class Procedure:
         self.ro_deny = declared.ro_deny
         self.stream = declared.stream
         self.sparse_flag = declared.sparse_flag
-        self.fds_in = declared.fds_in
-        self.fds_out = declared.fds_out
         self.before_auth = declared.before_auth
         self.api = declared.api or api_name(name)
         hints = get_type_hints(function, include_extras=True)
@@ -283,9 +276,6 @@ def _unwrap(annotation: Any) -> Any:
         for item in get_args(annotation):
             if get_origin(item) is Awaitable:
                 return get_args(item)[0]
-            origin = get_origin(item)
-            if origin is not None and getattr(origin, "__name__", "") == "Awaitable":
-                return get_args(item)[0]
     return annotation
 
 
@@ -300,7 +290,7 @@ def _object_class(hint: Any) -> type | None:
     """The object class of a parameter that refers to a live object, else None."""
     if isinstance(hint, TypeVar):
         hint = hint.__bound__
-    if get_origin(hint) is Union or str(type(hint)) == "<class 'types.UnionType'>":
+    if get_origin(hint) in (Union, UnionType):
         for item in get_args(hint):
             found = _object_class(item)
             if found is not None:

@@ -363,10 +363,6 @@ def param_boolean(field: str, value: bool) -> TypedParam:
     return TypedParam(field, (Kind.BOOLEAN, int(value)))
 
 
-def param_double(field: str, value: float) -> TypedParam:
-    return TypedParam(field, (Kind.DOUBLE, value))
-
-
 def param_string(field: str, value: str) -> TypedParam:
     return TypedParam(field, (Kind.STRING, value))
 

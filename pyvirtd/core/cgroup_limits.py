@@ -166,23 +166,6 @@ def _weight_file(group: Group) -> str:
     raise OperationInvalid("blkio weight is valid only for bfq or cfq scheduler")
 
 
-def device_limit(group: Group, path: str, name: str) -> int:
-    """One limit of a block device, 0 for none. `name` is weight or one of DEVICE_LIMITS."""
-    number = _device_number(path)
-    v2 = group.is_v2("blkio")
-    file = _device_file(group, name)
-    if file is None:
-        return 0
-    for line in group.read("blkio", file).splitlines():
-        device, *words = line.split()
-        if device == number:
-            if v2 and name != "weight":
-                found = dict(word.split("=") for word in words).get(DEVICE_LIMITS[name][1], "max")
-                return 0 if found == "max" else int(found)
-            return int(words[0])
-    return 0
-
-
 def set_device_limit(group: Group, path: str, name: str, value: int) -> None:
     """Limit a block device, or not any more with 0. Raises OperationInvalid for a weight that the kernel has not."""
     v2 = group.is_v2("blkio")
@@ -248,9 +231,3 @@ def allow_devices(group: Group, rules: Set[DeviceRule]) -> None:
     """Let it use these, too."""
     for rule in sorted(rules):
         group.write("devices", "devices.allow", " ".join(rule))
-
-
-def deny_devices(group: Group, rules: Set[DeviceRule]) -> None:
-    """Let it use these no more."""
-    for rule in sorted(rules):
-        group.write("devices", "devices.deny", " ".join(rule))

@@ -60,8 +60,9 @@ class HypervisorDriver(Driver, Generic[Dom]):
         """A client's document as a complete definition: defaults, addresses, rules. Raises XmlError and others."""
 
     async def load_definitions(self) -> None:
-        """Know every domain on disk, at a glance; `check_definitions` looks into them later."""
+        """Know every domain on disk, at a glance; `check_definitions` looks into them later. For the start only."""
         assert self.definitions is not None
+        await self.definitions.sweep()
         found = await self.definitions.load()
         for number, stored in enumerate(found):
             if number % 100 == 99:
@@ -71,6 +72,24 @@ class HypervisorDriver(Driver, Generic[Dom]):
             except VirtError as exc:
                 if not await self._undo_rename(stored, found):
                     self.definitions.complain(stored.name, exc)
+
+    async def reload(self) -> None:
+        """Know the domains whose files came since the start; each is read again when nobody else changes it."""
+        if self.definitions is None:
+            return
+        for seen in await self.definitions.load():
+            await asyncio.sleep(0)
+            try:
+                uuid = identity(seen.text).uuid
+                dom = self.domains.get_name(seen.name)
+                if dom is not None and uuid in (None, dom.uuid_text):
+                    continue
+                async with self.names.hold(seen.name, uuid or ""):
+                    stored = await self.definitions.read(seen.name)
+                    if stored is not None and identity(stored.text).uuid == uuid:
+                        await self._know(stored)
+            except VirtError as exc:
+                self.definitions.complain(seen.name, exc)
 
     async def _undo_rename(self, stored: Stored, found: list[Stored]) -> bool:
         """Take back a rename that the daemon's end cut short: the same definition is there under two names.
@@ -131,6 +150,17 @@ class HypervisorDriver(Driver, Generic[Dom]):
     @abstractmethod
     async def destroy_domain(self, dom: Dom, flags: int) -> None:
         """End at once."""
+
+    async def domain_to_start(self, definition: DomainDef) -> Dom:
+        """The domain that a definition is run as, a new transient one where there is none. Raises OperationInvalid."""
+        async with self.names.hold(definition.name, definition.uuid or ""):
+            dom = self.domains.match_new(definition)
+            if dom is None:
+                dom = self.new_domain(definition, persistent=False)
+                self.domains.add(dom)
+            elif dom.active:
+                raise OperationInvalid(f"domain '{dom.name}' is already active")
+            return dom
 
     async def save_config(self, dom: Dom, config: DomainDef) -> None:
         """Make `config` the persistent definition: on disk, where it outlasts a crash, and only then in memory."""

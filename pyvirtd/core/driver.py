@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pyvirtd.api.rpc import Part, Procedure
 from pyvirtd.config import DaemonConfig, QemuConfig
@@ -19,11 +19,13 @@ from pyvirtd.core.audit import Audit
 from pyvirtd.core.events import EventBus
 from pyvirtd.core.hooks import Hooks
 from pyvirtd.core.host import HostInfo
-from pyvirtd.errors import InternalError, NoSupport
+from pyvirtd.errors import InternalError
 from pyvirtd.model.capabilities import SecurityModelDescription
 from pyvirtd.paths import Paths
 
 log = logging.getLogger(__name__)
+
+PartT = TypeVar("PartT", bound=Part)
 
 
 class Tasks:
@@ -68,10 +70,6 @@ class Host:
     drivers: "list[Driver]" = field(default_factory=list)
     inhibit: set[object] = field(default_factory=set)  # running guests: the daemon does not end when idle
 
-    def driver_for(self, part: type[Part]) -> "Driver | None":
-        """The driver that implements a family of procedures (for calls between drivers)."""
-        return next((d for d in self.drivers if any(issubclass(p, part) for p in d.parts)), None)
-
 
 @dataclass(slots=True)
 class Handler:
@@ -102,8 +100,9 @@ class Driver:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.handlers: dict[tuple[int, int], Handler] = {}
+        self._parts: dict[type[Part], Part] = {}
         for part_class in self.parts:
-            part = part_class(self)  # type: ignore[call-arg]
+            self._parts[part_class] = part = part_class(self)  # type: ignore[call-arg]
             self._add(part)
 
     def _add(self, part: Part) -> None:
@@ -121,12 +120,11 @@ class Driver:
         prefix, api = self.function_prefix or self.name, procedure.api
         return prefix + (api[len(prefix) :] if api.lower().startswith(prefix) else api)
 
-    def method(self, name: str) -> Callable[..., Any]:
-        """A procedure of this driver by its name, as a client's call would reach it. Raises NoSupport."""
-        for handler in self.handlers.values():
-            if handler.procedure.name == name:
-                return handler.method
-        raise NoSupport(name)
+    def part(self, kind: type[PartT]) -> PartT:
+        """The driver's part of that class, whose methods are a client's calls."""
+        part = self._parts[kind]
+        assert isinstance(part, kind)
+        return part
 
     @property
     def connect_driver(self) -> str:

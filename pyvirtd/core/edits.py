@@ -1,5 +1,6 @@
 """Changing a domain's definitions, with the guest where it runs: all of it or nothing, durable before the reply."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -7,11 +8,13 @@ from pyvirtd.constants.domain import DomainModificationImpact as Impact
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.core.jobs import Job
 from pyvirtd.core.objects import Dom
-from pyvirtd.errors import BadCall, OperationInvalid
+from pyvirtd.errors import BadCall, OperationInvalid, VirtError
 from pyvirtd.model.domain import DomainDef
 
 if TYPE_CHECKING:
     from pyvirtd.core.domains import HypervisorDriver
+
+log = logging.getLogger(__name__)
 
 
 class Edit(Protocol):
@@ -74,9 +77,18 @@ async def change(
                 if new_config is not None:
                     await driver.save_config(dom, new_config)
             except BaseException:
-                if dom.live is new_live:
+                if new_live is not None and dom.live is new_live:
                     dom.live = old_live
+                    await _write_again(driver, dom)
                 raise
+
+
+async def _write_again(driver: "HypervisorDriver[Dom]", dom: Dom) -> None:
+    """The status file holds a definition that was taken back, or may: write it as it is now."""
+    try:
+        await driver.save_status(dom)
+    except VirtError as exc:
+        log.error("domain %s: the status on disk has a change that was refused: %s", dom.name, exc)
 
 
 def _edited(definition: DomainDef | None, edit: Edit, *, live: bool) -> DomainDef | None:

@@ -55,7 +55,6 @@ class DomainOp(StrEnum):
     STOPPED = "stopped"
     RELEASE = "release"
     RECONNECT = "reconnect"
-    ATTACH = "attach"
     MIGRATE = "migrate"
     RESTORE = "restore"
 

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
 
-from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import JobStats
 from pyvirtd.errors import OperationTimeout, VirtError
 
@@ -28,7 +27,6 @@ class Job(Flag):
     SUSPEND = auto()
     MODIFY = auto()
     ABORT = auto()
-    MIGRATION_OP = auto()
     NONE = 0
 
 
@@ -46,21 +44,26 @@ class LongJob(Enum):
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A job that runs: what, for which call, since when (monotonic seconds).
+    """A job that runs: for which call, since when (monotonic seconds)."""
 
-    A long job that tells how far it is has `stats`, which `refresh` brings up to date. `aborted` is set when a client
-    wants it to end; whoever runs it must look.
-    """
-
-    kind: Job | LongJob
     owner: str
     since: float = field(default_factory=time.monotonic)
-    stats: JobStats | None = None
-    refresh: Callable[[], Awaitable[None]] | None = None
-    aborted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __str__(self) -> str:
         return f"{self.owner} for {time.monotonic() - self.since:.0f} s"
+
+
+@dataclass(slots=True, eq=False)
+class HeldLong(Held):
+    """A long job that runs. One that tells how far it is has `stats`, which `refresh` brings up to date.
+
+    `aborted` is set when a client wants it to end; whoever runs it must look.
+    """
+
+    kind: LongJob = field(kw_only=True)
+    stats: JobStats | None = None
+    refresh: Callable[[], Awaitable[None]] | None = None
+    aborted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -75,7 +78,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self.normal: Held | None = None
-        self.long_job: Held | None = None
+        self.long_job: HeldLong | None = None
         self.completed: JobStats | None = None  # of the last long job that was done
         self._allowed = Job.NONE
         self._waiting: deque[_Waiter] = deque()
@@ -88,13 +91,12 @@ class Jobs:
         return self.long_job is None or bool(kind & self._allowed)
 
     def _take(self, kind: Job | LongJob, owner: str) -> Held:
-        held = Held(kind, owner)
         if isinstance(kind, LongJob):
-            self.long_job = held
+            self.long_job = HeldLong(owner, kind=kind)
             self._allowed = Job.NONE
-        else:
-            self.normal = held
-        return held
+            return self.long_job
+        self.normal = Held(owner)
+        return self.normal
 
     async def _acquire(self, kind: Job | LongJob, owner: str) -> Held:
         if self._fits(kind) and not self._waiting:
@@ -118,7 +120,7 @@ class Jobs:
     def _timeout(self) -> OperationTimeout:
         holder = self.normal or self.long_job
         by = f" (held by monitor={holder})" if holder else ""
-        return OperationTimeout(f"cannot acquire state change lock{by}", domain=From.QEMU)
+        return OperationTimeout(f"cannot acquire state change lock{by}")
 
     def _release(self, held: Held) -> None:
         if self.normal is held:
@@ -145,9 +147,10 @@ class Jobs:
             self._release(held)
 
     @asynccontextmanager
-    async def long(self, kind: LongJob, owner: str, allow: Job = Job.NONE) -> AsyncIterator[Held]:
+    async def long(self, kind: LongJob, owner: str, allow: Job = Job.NONE) -> AsyncIterator[HeldLong]:
         """Hold a long job that lets normal jobs of the kinds `allow` run beside it."""
         held = await self._acquire(kind, owner)
+        assert isinstance(held, HeldLong)
         self._allowed = allow
         self._wake()
         try:

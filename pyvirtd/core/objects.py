@@ -147,7 +147,7 @@ class DomainList(Generic[Dom]):
         return len(self._by_uuid)
 
     def add(self, dom: Dom) -> None:
-        """Take a new domain; its name and uuid are free (`check_new`)."""
+        """Take a new domain; its name and uuid are free (`match_new`)."""
         self._by_uuid[dom.uuid] = dom
         self._by_name[dom.name] = dom
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyvirtd.errors import VirtError, from_os_error
 from pyvirtd.paths import FamilyPaths
@@ -45,29 +46,38 @@ class Definitions:
         self.paths = paths
         self._command = command
 
+    async def sweep(self) -> None:
+        """Remove what the writes of a daemon that is gone have left; never while somebody may write."""
+        for leftover in await in_thread(sweep_temporaries, self.paths.config):
+            log.info("removed %s, left by a write that never ended", self.paths.config / leftover)
+
     async def load(self) -> list[Stored]:
         """The files that can be read; one that cannot is logged and left alone."""
         return await in_thread(self._read_all)
+
+    async def read(self, name: str) -> Stored | None:
+        """The file of one definition, None where there is none that can be read."""
+        return await in_thread(self._read, self.paths.config_file(name))
 
     def complain(self, name: str, error: VirtError) -> None:
         """Say that a file is of no use; it is left as it is."""
         log.error("%s is left alone: %s", self.paths.config_file(name), error)
 
     def _read_all(self) -> list[Stored]:
-        found = []
-        directory = self.paths.config
-        for leftover in sweep_temporaries(directory):
-            log.info("removed %s, left by a write that never ended", directory / leftover)
-        for path in sorted(directory.glob("*.xml")):
-            try:
-                written_ns, text = path.stat().st_mtime_ns, read_text(path)
-            except OSError as exc:
-                log.error("%s is left alone: %s", path, exc.strerror or exc)
-                continue
-            once = self.paths.autostart_once_link(path.stem).is_symlink()
-            autostart = self.paths.autostart_link(path.stem).is_symlink()
-            found.append(Stored(path.stem, text, autostart, once, written_ns))
-        return found
+        found = (self._read(path) for path in sorted(self.paths.config.glob("*.xml")))
+        return [stored for stored in found if stored is not None]
+
+    def _read(self, path: Path) -> Stored | None:
+        try:
+            written_ns, text = path.stat().st_mtime_ns, read_text(path)
+        except FileNotFoundError:  # removed since it was listed
+            return None
+        except OSError as exc:
+            log.error("%s is left alone: %s", path, exc.strerror or exc)
+            return None
+        once = self.paths.autostart_once_link(path.stem).is_symlink()
+        autostart = self.paths.autostart_link(path.stem).is_symlink()
+        return Stored(path.stem, text, autostart, once, written_ns)
 
     async def save(self, name: str, xml: str) -> None:
         """Write a definition; on return it outlasts a crash. Raises VirtError."""

@@ -27,7 +27,7 @@ from pyvirtd.constants.host import TypedParameterType as Kind
 from pyvirtd.core.access import Identity
 from pyvirtd.core.driver import Driver, Host
 from pyvirtd.core.params import checked
-from pyvirtd.daemon.client import Client
+from pyvirtd.daemon.client import Client, client_of
 from pyvirtd.daemon.listeners import Listener
 from pyvirtd.daemon.server import Server
 from pyvirtd.daemon.session import LIB_VERSION
@@ -124,7 +124,7 @@ class Admin(AdminPart):
 
     @accepts(0)
     def connect_open(self, flags: int, caller: Caller) -> None:
-        client = _client(caller)
+        client = client_of(caller)
         if client.driver is not None:
             raise InternalError("connection already open", domain=From.RPC)
         client.driver = self.admin.driver
@@ -132,8 +132,8 @@ class Admin(AdminPart):
         client.resolvers = dict.fromkeys(AdminDriver.objects, self.admin.driver)
 
     def connect_close(self, caller: Caller) -> None:
-        _client(caller).release()
-        _client(caller).reset()
+        client_of(caller).release()
+        client_of(caller).reset()
 
     def connect_get_lib_version(self, caller: Caller) -> int:
         return LIB_VERSION
@@ -302,11 +302,6 @@ class AdminDriver(Driver):
             if client.number == number:
                 return ClientObject(srv, client)
         raise NoClient(f"No client with matching ID '{number}'", domain=From.RPC)
-
-
-def _client(caller: Caller) -> Client:
-    assert isinstance(caller, Client)
-    return caller
 
 
 def _with_names(identity: Identity) -> Identity:

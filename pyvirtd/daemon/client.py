@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from pyvirtd.api.rpc import KEEPALIVE, VERSION, EventMessage
@@ -13,6 +13,7 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.access import Identity, Rules
 from pyvirtd.core.events import Subscription, registrable
 from pyvirtd.daemon import dispatch
+from pyvirtd.daemon.call_queue import CallQueue
 from pyvirtd.daemon.keepalive import Keepalive
 from pyvirtd.daemon.permissions import Undecided
 from pyvirtd.daemon.streams import ClientStream
@@ -27,11 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAITING_MAX = 64 << 20  # bytes of calls that wait for their turn
 UNREAD_MAX = 64 << 20  # bytes that a client may leave unread before it is dropped
 REPLIES_HIGH = 16 << 20  # unread bytes above which a client's further calls wait
-CALL_COST = 256  # bytes that a waiting call takes beside its payload
-CALLS_AT_ONCE = 64  # waiting calls that run before others get a turn
 ANONYMOUS_FRAME_MAX = 512 << 10  # bytes of a message before authentication: SASL's are the longest
 NO_FDS: list[int] = []  # never filled
 KEEPALIVE_PROGRAM = KEEPALIVE.number
@@ -40,6 +38,14 @@ REPLY, OK = int(PacketType.REPLY), int(Status.OK)
 PING = 1
 PONG = 2
 ERROR = codec([(name, WireError.__annotations__[name]) for name in WireError._fields])
+
+
+class Unread(Enum):
+    """Why nothing is read from a client now; there may be several reasons at once."""
+
+    HELD = auto()  # what it sends next means something else in a moment
+    BEHIND = auto()  # the driver of one of its streams is
+    ENDING = auto()  # the daemon takes no more calls
 
 
 class Client(Caller):
@@ -62,9 +68,8 @@ class Client(Caller):
         self.last_heard = time.monotonic()  # the loop's clock
         self.keepalive: Keepalive | None = None
         self.in_flight = 0
-        self._waiting: deque[tuple[Packet, list[int] | None]] = deque()
-        self._waiting_bytes = 0
-        self._turn: asyncio.Handle | None = None
+        self._unread: set[Unread] = set()
+        self._queue = CallQueue(self)
         self.streams: dict[tuple[int, int, int], ClientStream] = {}
         self._behind: dict[ClientStream, asyncio.TimerHandle] = {}
         self._events = server.host.events
@@ -72,7 +77,7 @@ class Client(Caller):
         self._legacy: dict[int, Subscription] = {}  # by event id
         self._closers: list[Callable[[], None]] = []
         self._drained = asyncio.Event()
-        self._ending = False
+        self.ending = False  # the daemon takes no more calls
         self.gone = False
         self.reset()
 
@@ -126,63 +131,50 @@ class Client(Caller):
             stream = self.streams.get((packet.program, packet.procedure, packet.serial))
             if stream is not None:
                 stream.packet(packet)
-        elif self._waiting or self._busy():
-            self._wait(packet, fds)
-        else:
+        elif not (self._queue.calls or self.busy):
             dispatch.call(self, packet, fds)
+        elif not self._queue.add(packet, fds):
+            self.send(self.error_reply(packet, RpcError("too many calls wait for this client's earlier ones")))
 
     @property
     def waiting(self) -> int:
         """Calls that wait for their turn."""
-        return len(self._waiting)
+        return len(self._queue.calls)
 
-    def _busy(self) -> bool:
+    @property
+    def busy(self) -> bool:
+        """Whether further calls wait: as many as are allowed run, or their replies are not read."""
         return self.in_flight >= self.server.max_client_requests or self.transport.queued > REPLIES_HIGH
-
-    def _wait(self, packet: Packet, fds: list[int] | None) -> None:
-        cost = len(packet.payload) + CALL_COST
-        if self._waiting_bytes + cost > WAITING_MAX:
-            close_fds(fds or ())
-            self.send(self.error_reply(packet, RpcError("too many calls wait for this client's earlier ones")))
-            return
-        self._waiting.append((packet, fds))
-        self._waiting_bytes += cost
-
-    def _run_waiting(self) -> None:
-        """Run calls that waited, in order, as many as the limits allow; a long queue not at once."""
-        self._turn = None
-        for _ in range(CALLS_AT_ONCE):
-            if not self._waiting or self._busy() or self._ending:
-                return
-            packet, fds = self._waiting.popleft()
-            self._waiting_bytes -= len(packet.payload) + CALL_COST
-            dispatch.call(self, packet, fds)
-        self._next_turn()
-
-    def _next_turn(self) -> None:
-        if self._waiting and self._turn is None:
-            self._turn = asyncio.get_running_loop().call_soon(self._run_waiting)
 
     @property
     def quiet(self) -> bool:
         """Whether one call runs and nothing has come after it."""
-        return not (self.in_flight > 1 or self._waiting or self.framer.buffered or self.framer.wants_fds)
+        return not (self.in_flight > 1 or self._queue.calls or self.framer.buffered or self.framer.wants_fds)
 
     def hold(self) -> None:
         """Read nothing until `go_on`: what comes next means something else then."""
-        self.transport.pause()
+        self._pause(Unread.HELD)
 
     def go_on(self) -> None:
         """Read again."""
-        if not self._ending:
+        self._resume(Unread.HELD)
+
+    def _pause(self, why: Unread) -> None:
+        self._unread.add(why)
+        self.transport.pause()
+
+    def _resume(self, why: Unread) -> None:
+        """A reason to read nothing is gone; there may be others."""
+        self._unread.discard(why)
+        if not self._unread:
             self.transport.resume()
 
     def call_done(self) -> None:
         """A call in flight ended."""
         self.in_flight -= 1
-        if self._ending and not self.in_flight:
+        if self.ending and not self.in_flight:
             self.transport.close_when_sent()
-        self._next_turn()
+        self._queue.wake()
 
     # --- out -------------------------------------------------------------------------------------------------
 
@@ -253,7 +245,7 @@ class Client(Caller):
     def writable(self) -> None:
         """The transport's queue is empty."""
         self._drained.set()
-        self._next_turn()
+        self._queue.wake()
 
     # --- events ----------------------------------------------------------------------------------------------
 
@@ -305,15 +297,15 @@ class Client(Caller):
         """A stream's driver is behind: read no more for now."""
         if stream not in self._behind:
             self._behind[stream] = asyncio.get_running_loop().call_later(stall_s, stream.stalled)
-            self.transport.pause()
+            self._pause(Unread.BEHIND)
 
     def stream_caught_up(self, stream: ClientStream) -> None:
         """The driver took what was queued."""
         timer = self._behind.pop(stream, None)
         if timer is not None:
             timer.cancel()
-            if not self._behind and not self._ending:
-                self.transport.resume()
+            if not self._behind:
+                self._resume(Unread.BEHIND)
 
     def stream_closed(self, stream: ClientStream) -> None:
         """Forget a stream that is over."""
@@ -345,8 +337,8 @@ class Client(Caller):
 
     def end(self) -> None:
         """The daemon ends: take no more calls, answer those in flight, then close."""
-        self._ending = True
-        self.transport.pause()
+        self.ending = True
+        self._pause(Unread.ENDING)
         if not self.in_flight:
             self.transport.close_when_sent()
 
@@ -354,9 +346,7 @@ class Client(Caller):
         """The transport is closed."""
         self.gone = True
         self._undecided.close()
-        for _, fds in self._waiting:
-            close_fds(fds or ())
-        self._waiting.clear()
+        self._queue.clear()
         self._drained.set()
         if self.keepalive is not None:
             self.keepalive.stop()
@@ -368,6 +358,12 @@ class Client(Caller):
         if self.keepalive is None and self.server.keepalive_interval > 0:
             self.keepalive = Keepalive(self)
         return self.keepalive is not None
+
+
+def client_of(caller: Caller) -> Client:
+    """Who calls one of the daemon's own procedures."""
+    assert isinstance(caller, Client)
+    return caller
 
 
 def check_event(family: str, event_id: int, *, legacy: bool = False) -> None:

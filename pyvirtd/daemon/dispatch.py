@@ -13,7 +13,7 @@ from pyvirtd.api.rpc import PROCEDURES, VERSION, Files, Procedure, Shape, WithFi
 from pyvirtd.api.types import Caller, Consent, Stream
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.driver import Handler
-from pyvirtd.daemon.entries import changes, leave_entry
+from pyvirtd.daemon.call_log import changes, log_call
 from pyvirtd.daemon.faults import client_error
 from pyvirtd.daemon.permissions import Petition
 from pyvirtd.daemon.streams import ClientStream
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CALL = int(PacketType.CALL)
+CALLS = frozenset((int(PacketType.CALL), int(PacketType.CALL_WITH_FDS)))
+OK = int(Status.OK)
 NO_FILES: list[int] = []
 REPLY_MAX = FRAME_MAX - HEADER.size - 4  # bytes of a result; the last word is the count of descriptors
 
@@ -70,18 +71,8 @@ class _Call:
 
 def call(client: "Client", packet: Packet, fds: list[int] | None) -> None:
     """Answer one call, now or from a task. Never raises."""
-    handler = client.handlers.get((packet.program, packet.procedure))
     try:
-        if (
-            handler is None
-            or packet.type != CALL
-            or packet.version != VERSION
-            or packet.status
-            or not (client.authenticated)
-        ):
-            procedure = _checked(client, packet, fds)
-        else:
-            procedure = handler.procedure
+        procedure, handler = _checked(client, packet, fds)
     except VirtError as exc:
         close_fds(fds or ())
         client.reply_error(packet, exc)
@@ -139,22 +130,24 @@ async def _run_by_rules(state: _Call, handler: Handler, petition: Petition) -> N
         state.client.call_done()
 
 
-def _checked(client: "Client", packet: Packet, fds: list[int] | None) -> Procedure:
-    """The procedure that the header names. Raises RpcError for a header that is no call of ours."""
-    if packet.program not in client.server.programs(client) or packet.version != VERSION:
+def _checked(client: "Client", packet: Packet, fds: list[int] | None) -> tuple[Procedure, Handler | None]:
+    """The procedure that the header names, and who answers it. Raises RpcError for a header that is no call of ours."""
+    key = packet.program, packet.procedure
+    handler = client.handlers.get(key)
+    if packet.version != VERSION or (handler is None and packet.program not in client.server.programs(client)):
         raise RpcError(f"Cannot find program {packet.program} version {packet.version}")
-    if packet.type not in (PacketType.CALL, PacketType.CALL_WITH_FDS):
+    if packet.type not in CALLS:
         raise RpcError(f"Unexpected message type {packet.type}")
-    if packet.status != Status.OK:
+    if packet.status != OK:
         raise RpcError(f"Unexpected message status {packet.status}")
     if fds is None:
         raise RpcError("fewer descriptors came than the call announced")
-    procedure = PROCEDURES.get((packet.program, packet.procedure))
+    procedure = handler.procedure if handler is not None else PROCEDURES.get(key)
     if procedure is None:
         raise RpcError(f"unknown procedure: {packet.procedure}")
     if not client.authenticated and not procedure.before_auth:
         raise RpcError("authentication required")
-    return procedure
+    return procedure, handler
 
 
 def _prepare(state: _Call, handler: Handler | None) -> Handler:
@@ -288,7 +281,7 @@ def _reply(state: _Call, result: Any) -> None:
     if state.stream is not None:
         state.stream.start()
     if changes(state.procedure):
-        _note(state, result, None)
+        _log_change(state, result, None)
     if log.isEnabledFor(logging.DEBUG):
         log.debug("conn=%d %s%s %.1f ms", client.number, state.procedure.name, _subject(state), _elapsed_ms(state))
 
@@ -331,15 +324,15 @@ def _fail(state: _Call, exc: Exception) -> None:
             level, "conn=%d %s%s failed after %.1f ms: %s", client.number, name, _subject(state), took, error.message
         )
     if state.handler is not None and changes(state.procedure):
-        _note(state, None, error)
+        _log_change(state, None, error)
     client.reply_error(state.packet, error)
 
 
-def _note(state: _Call, result: Any, error: VirtError | None) -> None:
+def _log_change(state: _Call, result: Any, error: VirtError | None) -> None:
     """Leave an entry of the call, about the object it names or, where it brings one, its result."""
     named = (item for item in (*state.arguments, result) if isinstance(getattr(item, "name", None), str))
     client, took = state.client, _elapsed_ms(state)
-    leave_entry(client.number, client.identity, state.procedure.name, next(named, None), error, took)
+    log_call(client.number, client.identity, state.procedure.name, next(named, None), error, took)
 
 
 def _subject(state: _Call) -> str:

@@ -31,7 +31,7 @@ from pyvirtd.core.registry import driver_for_uri
 from pyvirtd.daemon.auth import remaining
 from pyvirtd.daemon.auth_polkit import PolkitSession
 from pyvirtd.daemon.auth_sasl import SaslSession
-from pyvirtd.daemon.client import Client, check_event
+from pyvirtd.daemon.client import Client, check_event, client_of
 from pyvirtd.errors import InternalError, InvalidArg, NoSupport, OperationDenied
 
 ANY_FLAGS = 2**32 - 1
@@ -83,7 +83,7 @@ class Session(SessionPart):
 
     @accepts(ANY_FLAGS)  # libvirtd looks at one bit and lets the others pass
     def connect_open(self, name: str | None, flags: int, caller: Caller) -> None:
-        client = _client(caller)
+        client = client_of(caller)
         if client.driver is not None:
             raise InternalError("connection already open", domain=From.RPC)
         driver, uri = driver_for_uri(self.driver.host, name or "")
@@ -93,12 +93,12 @@ class Session(SessionPart):
         client.handlers, client.resolvers = client.server.tables(driver)
 
     def connect_close(self, caller: Caller) -> None:
-        client = _client(caller)
+        client = client_of(caller)
         client.release()
         client.reset()
 
     def connect_supports_feature(self, feature: int, caller: Caller) -> int:
-        client = _client(caller)
+        client = client_of(caller)
         if feature == Feature.PROGRAM_KEEPALIVE:
             return int(client.start_keepalive())
         _opened(caller)
@@ -107,13 +107,13 @@ class Session(SessionPart):
         return int(client.driver is not None and feature in client.driver.features)
 
     def auth_list(self, caller: Caller) -> list[int]:
-        return [remaining(_client(caller))]
+        return [remaining(client_of(caller))]
 
     def connect_get_uri(self, caller: Caller) -> str:
         return _opened(caller).uri
 
     def connect_is_secure(self, caller: Caller) -> int:
-        return int(_client(caller).transport.secure)
+        return int(client_of(caller).transport.secure)
 
     def connect_get_lib_version(self, caller: Caller) -> int:
         return LIB_VERSION
@@ -201,13 +201,8 @@ class DaemonDriver(Driver):
         return f"remoteDispatch{procedure.api}"
 
 
-def _client(caller: Caller) -> Client:
-    assert isinstance(caller, Client)
-    return caller
-
-
 def _opened(caller: Caller) -> Client:
-    client = _client(caller)
+    client = client_of(caller)
     if client.driver is None:
         raise InternalError("hypervisor connection not open", domain=From.RPC)
     return client

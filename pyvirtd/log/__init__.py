@@ -109,10 +109,6 @@ class Logs:
         logging.getLogger().addHandler(self._handler)
         self._apply()
 
-    def set_level(self, level: int) -> None:
-        self.level = parse_level(level)
-        self._apply()
-
     def set_filters(self, text: str) -> None:
         """Replace all filters; none when the text is empty. Raises InvalidArg and changes nothing then."""
         self.filters = parse_filters(text)

@@ -545,6 +545,12 @@ class Devices(Element, tag="devices", unfolded=True):
     crypto: list[Crypto] = children()
     pstore: Pstore | None = child()
 
+    @property
+    def balloon(self) -> Memballoon | None:
+        """The memory balloon; None also where the document says that there is none."""
+        balloon = self.memballoon
+        return balloon if balloon is not None and balloon.model is not MemballoonModel.NONE else None
+
     def parsed(self, node: Node, view: View) -> None:
         count = sum(len(value) for _, value in self.values() if isinstance(value, list))
         if count > MAX_DEVICES:

@@ -115,14 +115,6 @@ def make_symlink(target: Path, link: Path, *, replace: bool = False) -> None:
     sync_directory(link.parent)
 
 
-def rename_file(source: Path, target: Path) -> None:
-    """Rename within a file system, replacing the target; either name outlasts a crash, never none."""
-    os.rename(source, target)
-    sync_directory(target.parent)
-    if source.parent != target.parent:
-        sync_directory(source.parent)
-
-
 def make_directory(path: Path, mode: int = 0o755, *, owner: Owner | None = None) -> bool:
     """Make a directory and its parents with exactly this mode; an existing one only gets the owner. True if made."""
     made = False
@@ -167,11 +159,6 @@ async def durable_unlink(path: Path, *, missing_ok: bool = False) -> bool:
 async def durable_symlink(target: Path, link: Path, *, replace: bool = False) -> None:
     """make_symlink() in a thread."""
     await in_thread(make_symlink, target, link, replace=replace)
-
-
-async def durable_rename(source: Path, target: Path) -> None:
-    """rename_file() in a thread."""
-    await in_thread(rename_file, source, target)
 
 
 # Reading
@@ -243,18 +230,6 @@ class PidFile:
 
     def __exit__(self, *_exc: object) -> None:
         self.release()
-
-
-def lock_holder(path: Path) -> int | None:
-    """The pid of the process that holds a pid file's lock; None where nobody does or there is no file."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        return _holder(fd)
-    finally:
-        os.close(fd)
 
 
 def _lock(fd: int, path: Path) -> None:

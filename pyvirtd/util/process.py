@@ -223,15 +223,6 @@ def process_start_time(pid: int) -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
-def close_other_descriptors(keep: Collection[int]) -> None:
-    """Close all descriptors of this process but the standard ones and these."""
-    low = 3
-    for fd in sorted({fd for fd in keep if fd > 2}):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
-
-
 @cache
 def _is_spared() -> bool:
     """Whether this process, and what it starts, is among the last that the kernel ends when memory runs out."""

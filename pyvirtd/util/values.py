@@ -1,4 +1,4 @@
-"""Small values of libvirt's world: sizes, sets of CPUs, MAC addresses, UUIDs, PCI addresses, times in logs.
+"""Small values of libvirt's world: sets of CPUs, MAC addresses, UUIDs, PCI addresses, times in logs.
 
 Parsers take what libvirt takes and raise InvalidArg with its words; formatters print what it prints.
 """
@@ -6,51 +6,15 @@ Parsers take what libvirt takes and raise InvalidArg with its words; formatters 
 import re
 import secrets
 import time
-import uuid
 from collections.abc import Collection, Iterable
 from typing import NamedTuple, Self
 
-from pyvirtd.errors import InvalidArg, Overflow
+from pyvirtd.errors import InvalidArg
 
-U64_MAX = 2**64 - 1
 # libvirtd 9.0 refuses higher numbers in a definition's CPU sets.
 CPUS_MAX = 16384
 # Locally administered addresses that QEMU and libvirt share.
 MAC_PREFIX = bytes((0x52, 0x54, 0x00))
-SIZE_LETTERS = "kmgtpe"
-
-
-# Sizes
-
-
-def scale_to_bytes(count: int, suffix: str | None, *, default: int = 1024, limit: int = U64_MAX) -> int:
-    """`count` of a unit in bytes; `default` is the unit without a suffix.
-
-    K, M, … and KiB, MiB, … are powers of 1024, KB, MB, … powers of 1000, in any case; b, byte and bytes are 1.
-    Raises InvalidArg "unknown suffix", Overflow "value too large".
-    """
-    unit = default if not suffix else unit_bytes(suffix)
-    if count > limit // unit:
-        raise Overflow(f"value too large: {count}{suffix or ''}")
-    return count * unit
-
-
-def unit_bytes(suffix: str) -> int:
-    """The bytes of a unit. Raises InvalidArg."""
-    word = suffix.lower()
-    if word in ("b", "byte", "bytes"):
-        return 1
-    power = SIZE_LETTERS.find(word[0]) + 1 if word else 0
-    base = {"": 1024, "ib": 1024, "b": 1000}.get(word[1:])
-    if not power or base is None:
-        raise InvalidArg(f"unknown suffix '{suffix}'")
-    size: int = base**power
-    return size
-
-
-def to_kib(size: int) -> int:
-    """Bytes in KiB, rounded up."""
-    return -(-size // 1024)
 
 
 # Sets of CPUs (and NUMA nodes): frozen sets of numbers here, words in XML, bitmaps on the wire.
@@ -128,11 +92,6 @@ def generate_mac(prefix: bytes = MAC_PREFIX) -> bytes:
     return prefix + secrets.token_bytes(6 - len(prefix))
 
 
-def mac_is_multicast(mac: bytes) -> bool:
-    """Whether the address names a group, which no interface may have."""
-    return bool(mac[0] & 1)
-
-
 # UUIDs: 16 bytes in RFC 4122 order, as on the wire
 
 _UUID = re.compile(r"\s*(?:[- ]*[0-9a-fA-F]{2}){16}\s*")
@@ -143,21 +102,6 @@ def parse_uuid(text: str) -> bytes:
     if not _UUID.fullmatch(text):
         raise InvalidArg(f"malformed uuid '{text}'")
     return bytes.fromhex(text.replace("-", ""))
-
-
-def format_uuid(data: bytes) -> str:
-    """Lower case with dashes."""
-    return str(uuid.UUID(bytes=data))
-
-
-def generate_uuid() -> bytes:
-    """A random UUID (RFC 4122 version 4)."""
-    return uuid.uuid4().bytes
-
-
-def uuid_is_valid(data: bytes) -> bool:
-    """Whether it can name a host or a guest: not one byte repeated."""
-    return len(set(data)) > 1
 
 
 # PCI addresses

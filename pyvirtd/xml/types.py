@@ -143,8 +143,6 @@ def _lenient(word: str) -> int | None:
 LenientU32 = Annotated[int | None, Codec("unsigned, anything else is none", _lenient, str)]
 U64 = Annotated[int, _ranged("64-bit unsigned", 0, (1 << 64) - 1, _UNSIGNED)]
 Positive32 = Annotated[int, _nonzero("positive", (1 << 32) - 1)]
-Positive64 = Annotated[int, _nonzero("64-bit positive", (1 << 64) - 1)]
-AnyBase32 = Annotated[int, Codec("unsigned", lambda w: any_base_integer(w, 0, (1 << 32) - 1), str, _UNSIGNED)]
 Hex1 = Annotated[int, _printed_hex("hex digit", (1 << 32) - 1, "0x%x")]
 Hex8 = Annotated[int, _printed_hex("8-bit hex", (1 << 32) - 1, "0x%02x")]
 Hex16 = Annotated[int, _printed_hex("16-bit hex", (1 << 32) - 1, "0x%04x")]

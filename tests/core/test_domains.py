@@ -17,10 +17,12 @@ from pyvirtd.core.driver import Host
 from pyvirtd.core.edits import one_target, targets
 from pyvirtd.core.hooks import Hooks
 from pyvirtd.core.jobs import Job
-from pyvirtd.core.store import Definitions
+from pyvirtd.core.store import Definitions, Stored
 from pyvirtd.drivers.test.driver import TestDomain, TestDriver
 from pyvirtd.errors import BadCall, InvalidArg, OperationFailed, OperationInvalid, SystemError_, VirtError, XmlError
+from pyvirtd.model.domain import DomainDef
 from pyvirtd.paths import FamilyPaths, Paths
+from pyvirtd.util.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 
 XML = """<domain type='test'><name>{name}</name><uuid>{uuid}</uuid><title>{title}</title><memory>8192</memory>
 <os><type>hvm</type></os></domain>"""
@@ -290,6 +292,67 @@ def test_a_rename_waits_for_the_domains_job_without_holding_up_its_name(tmp_path
     run(tmp_path, work)
 
 
+# --- reload -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_reload_during_a_rename_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(world: World) -> None:
+        dom = await world.define("old")
+        definitions = world.driver.definitions
+        assert definitions is not None
+        remove, reloads = definitions.remove, []
+
+        async def late(name: str) -> None:
+            assert world.files() == ["new", "old"] or reloads
+            if not reloads:
+                reloads.append(asyncio.ensure_future(world.driver.reload()))
+                await asyncio.wait(reloads, timeout=0.3)  # as far as it gets
+            await remove(name)
+
+        monkeypatch.setattr(definitions, "remove", late)
+        await world.part.domain_rename(dom, "new", 0)
+        await reloads[0]
+        assert world.files() == ["new"]
+        assert [dom.name for dom in world.driver.domains] == ["test", "new"]
+
+    run(tmp_path, work)
+
+
+def test_a_reload_brings_no_domain_back_that_goes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(world: World) -> None:
+        dom = await world.define()
+        definitions = world.driver.definitions
+        assert definitions is not None
+        load = definitions.load
+
+        async def slow() -> list[Stored]:
+            found = await load()
+            await world.part.domain_undefine(dom)
+            return found
+
+        monkeypatch.setattr(definitions, "load", slow)
+        await world.driver.reload()
+        assert world.files() == []
+        assert [dom.name for dom in world.driver.domains] == ["test"]
+
+    run(tmp_path, work)
+
+
+def test_a_reload_takes_in_new_files_and_leaves_those_being_written(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        await world.define()
+        world.paths.config_file("b").write_text(XML.format(name="b", uuid=UUIDS[1], title="t"))
+        writing = world.paths.config / f"{TEMPORARY_PREFIX}c{TEMPORARY_SUFFIX}"
+        writing.touch()
+        await world.driver.reload()
+        assert {dom.name for dom in world.driver.domains} == {"test", "a", "b"}
+        assert writing.exists()
+        await world.driver.load_definitions()
+        assert not writing.exists()
+
+    run(tmp_path, work)
+
+
 # --- autostart --------------------------------------------------------------------------------------------------------
 
 
@@ -380,6 +443,46 @@ def test_a_change_that_is_refused_changes_neither(tmp_path: Path) -> None:
         assert dom.config.metadata is None
         assert dom.live is not None
         assert dom.live.metadata is None
+
+    run(tmp_path, work)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_change_the_disk_refuses_is_in_no_status_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = []
+
+    async def save_status(dom: TestDomain) -> None:
+        assert dom.live is not None
+        statuses.append(dom.live.title)
+
+    async def work(world: World) -> None:
+        dom = await world.define()
+        await world.part.domain_create(dom)
+        monkeypatch.setattr(world.driver, "save_status", save_status)
+        with pytest.raises(SystemError_, match="No space left"):
+            await world.part.domain_set_metadata(dom, TITLE, "new", None, None, LIVE | CONFIG)
+        assert statuses == ["new", "t"]
+        assert dom.live is not None
+        assert dom.live.title == dom.config.title == "t"
+
+    run(tmp_path, work)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_guest_that_ends_while_the_disk_refuses_stays_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(world: World) -> None:
+        dom = await world.define()
+        await world.part.domain_create(dom)
+        save = world.driver.save_config
+
+        async def slow(dom: TestDomain, config: DomainDef) -> None:
+            dom.live = None
+            await save(dom, config)
+
+        monkeypatch.setattr(world.driver, "save_config", slow)
+        with pytest.raises(SystemError_):
+            await world.part.domain_set_metadata(dom, TITLE, "new", None, None, CONFIG)
+        assert dom.live is None
 
     run(tmp_path, work)
 

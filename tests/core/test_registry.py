@@ -189,15 +189,3 @@ def test_without_qemu_the_first_hypervisor_is_the_default(tmp_path: Path) -> Non
     assert driver_for_uri(made, "")[1] == "zed:///system"
     with pytest.raises(NoConnect):
         driver_for_uri(host(tmp_path), "")
-
-
-def test_a_family_is_answered_by_the_driver_that_has_it(tmp_path: Path) -> None:
-    class Connect(ConnectPart):
-        def __init__(self, driver: Driver) -> None:
-            self.driver = driver
-
-    made = host(tmp_path)
-    asyncio.run(start_drivers(made, [driver("a"), driver("b", parts=(Connect,))]))
-    found = made.driver_for(ConnectPart)
-    assert found is not None
-    assert found.name == "b"

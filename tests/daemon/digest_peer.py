@@ -29,6 +29,7 @@ class Peer:
             self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
             assert self.sock.recv(1) == b"\1"
         self.framer = Framer()
+        self.packets: list[Packet] = []
         self.serial = 0
 
     def packed(self, name: str, *values: object) -> bytes:
@@ -39,15 +40,15 @@ class Peer:
 
     def reply(self) -> Packet | None:
         """The next packet; None when the server closed the connection."""
-        while True:
+        while not self.packets:
             try:
                 data = self.sock.recv(65536)
             except ConnectionError:
                 return None
             if not data:
                 return None
-            if packets := self.framer.feed(data):
-                return packets[0]
+            self.packets += self.framer.feed(data)
+        return self.packets.pop(0)
 
     def call(self, name: str, *values: object) -> list[object]:
         self.sock.sendall(self.packed(name, *values))

@@ -12,7 +12,7 @@ import pytest
 
 from pyvirtd.api.rpc import QEMU, REMOTE
 from pyvirtd.constants.error import ErrorNumber
-from pyvirtd.daemon import client as client_module
+from pyvirtd.daemon import call_queue
 from pyvirtd.errors import OperationFailed
 from pyvirtd.wire.packet import FDS_MAX, PacketType, frame
 from tests.daemon.doubles import DoubleDriver
@@ -233,7 +233,7 @@ def test_files_of_calls_that_wait_end_with_their_client(tmp_path: Path) -> None:
 
 
 def test_files_of_a_call_that_may_not_wait_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "WAITING_MAX", 1000)
+    monkeypatch.setattr(call_queue, "WAITING_MAX", 1000)
 
     async def work(server: Serving, driver: DoubleDriver) -> None:
         client = await server.connect()

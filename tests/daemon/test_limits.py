@@ -15,8 +15,8 @@ import pytest
 from pyvirtd.api.rpc import KEEPALIVE
 from pyvirtd.constants.error import ErrorNumber
 from pyvirtd.core.access import Identity
+from pyvirtd.daemon import call_queue, refusal
 from pyvirtd.daemon import client as client_module
-from pyvirtd.daemon import refusal
 from pyvirtd.daemon import server as server_module
 from pyvirtd.daemon import transport as transport_module
 from pyvirtd.daemon.client import PING, PONG
@@ -438,7 +438,7 @@ def test_other_clients_do_not_wait_for_a_busy_one(tmp_path: Path) -> None:
 
 
 def test_waiting_calls_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "WAITING_MAX", 20000)
+    monkeypatch.setattr(call_queue, "WAITING_MAX", 20000)
 
     async def work(server: Serving, driver: DoubleDriver) -> None:
         client = await server.connect()
@@ -547,7 +547,7 @@ def test_a_client_that_reads_no_replies_has_its_calls_wait(tmp_path: Path, monke
         peer = server.peers()[0]
         client.transport.pause()
         serials = [client.start("domain_get_xml_desc", TEST, 0) for _ in range(5000)]
-        await eventually(lambda: peer._waiting)
+        await eventually(lambda: peer.waiting)
         await asyncio.sleep(0.05)
         assert peer.transport.queued < 60_000
         client.transport.resume()

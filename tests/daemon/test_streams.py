@@ -626,6 +626,38 @@ def test_a_slow_driver_pauses_the_connection_and_all_arrives(tmp_path: Path, siz
     run(tmp_path, work)
 
 
+def test_a_connection_with_two_reasons_to_pause_is_read_again_when_both_are_gone(tmp_path: Path) -> None:
+    async def work(server: Serving, driver: DoubleDriver) -> None:
+        go = asyncio.Event()
+        sink = Sink()
+
+        async def pump(stream: Stream) -> None:
+            await go.wait()
+            await sink(stream)
+
+        driver.pump = pump
+        client = await server.connect()
+        peer = server.peers()[0]
+        transfer = await Transfer.open(client, "storage_vol_upload")
+        for _ in range(40):
+            transfer.send(bytes(100_000))
+        transfer.finish()
+        await eventually(lambda: peer.transport.paused)
+        peer.hold()
+        peer.go_on()
+        assert peer.transport.paused  # the stream is behind still
+        peer.hold()
+        go.set()
+        await eventually(lambda: len(sink.data) > IN_HIGH)
+        assert not next(iter(peer.streams.values()))._in
+        assert peer.transport.paused  # it is held still
+        peer.go_on()
+        await transfer.confirmed()
+        assert len(sink.data) == 4_000_000
+
+    run(tmp_path, work)
+
+
 def test_a_stalled_driver_is_given_up_and_the_connection_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,58 +1,13 @@
-"""Sizes, CPU sets, MAC addresses, UUIDs, PCI addresses and times, as Debian's libvirtd 9.0 was seen to take them."""
+"""CPU sets, MAC addresses, UUIDs, PCI addresses and times, as Debian's libvirtd 9.0 was seen to take them."""
 
 import re
+import uuid
 
 import pytest
 
-from pyvirtd.errors import InvalidArg, Overflow
+from pyvirtd.errors import InvalidArg
 from pyvirtd.util import values
 from pyvirtd.util.values import PciAddress
-
-
-@pytest.mark.parametrize(
-    ("count", "suffix", "kib"),
-    [
-        (1000, "KB", 977),
-        (1000, "kB", 977),
-        (1000, "k", 1000),
-        (1000, "K", 1000),
-        (1, "KiB", 1),
-        (7, "kib", 7),
-        (1025, "b", 2),
-        (1025, "byte", 2),
-        (1025, "bytes", 2),
-        (1025, "B", 2),
-        (3, "MB", 2930),
-        (3, "M", 3072),
-        (3, "mib", 3072),
-        (1, "G", 1048576),
-        (1, "TB", 976562500),
-        (1024, "", 1024),
-        (1024, None, 1024),
-    ],
-)
-def test_size_is_scaled(count: int, suffix: str | None, kib: int) -> None:
-    assert values.to_kib(values.scale_to_bytes(count, suffix)) == kib
-
-
-def test_unit_without_suffix_can_be_chosen() -> None:
-    assert values.scale_to_bytes(5, None, default=1) == 5
-
-
-@pytest.mark.parametrize("suffix", ["foo", "bits", "kibi", "ib", "xb"])
-def test_unknown_unit_is_refused(suffix: str) -> None:
-    with pytest.raises(InvalidArg, match=f"^invalid argument: unknown suffix '{suffix}'$"):
-        values.scale_to_bytes(1, suffix)
-
-
-@pytest.mark.parametrize(("count", "suffix", "limit"), [(16, "EiB", 2**64 - 1), (15, "EiB", 2**63 - 1), (2, "b", 1)])
-def test_size_beyond_the_limit_is_refused(count: int, suffix: str, limit: int) -> None:
-    with pytest.raises(Overflow, match=f"^numerical overflow: value too large: {count}{suffix}$"):
-        values.scale_to_bytes(count, suffix, limit=limit)
-
-
-def test_largest_size_is_taken() -> None:
-    assert values.scale_to_bytes(2**64 - 1, "b") == 2**64 - 1
 
 
 @pytest.mark.parametrize(
@@ -136,11 +91,6 @@ def test_generated_macs_differ_and_begin_with_the_prefix() -> None:
     assert {len(mac) for mac in made} == {6}
 
 
-def test_multicast_mac_is_known() -> None:
-    assert values.mac_is_multicast(values.parse_mac("01:00:5e:00:00:01"))
-    assert not values.mac_is_multicast(values.parse_mac("52:54:00:00:00:01"))
-
-
 UUID = "8a0a5c9e-9a3c-4f39-8b1b-1a86f3c21c57"
 
 
@@ -158,24 +108,13 @@ UUID = "8a0a5c9e-9a3c-4f39-8b1b-1a86f3c21c57"
     ],
 )
 def test_uuid_is_read_and_shown(text: str) -> None:
-    assert values.format_uuid(values.parse_uuid(text)) == UUID
+    assert str(uuid.UUID(bytes=values.parse_uuid(text))) == UUID
 
 
 @pytest.mark.parametrize("text", [UUID[:-1], f"{UUID}x", f"{UUID}-", f"{UUID}0", "", "8-" + UUID[1:], "g" + UUID[1:]])
 def test_bad_uuid_is_refused(text: str) -> None:
     with pytest.raises(InvalidArg):
         values.parse_uuid(text)
-
-
-def test_generated_uuids_are_random_ones() -> None:
-    made = values.generate_uuid()
-    assert values.uuid_is_valid(made)
-    assert values.format_uuid(made)[14] == "4"
-    assert made != values.generate_uuid()
-
-
-def test_uuid_of_one_byte_repeated_names_nothing() -> None:
-    assert not values.uuid_is_valid(values.parse_uuid("11" * 16))
 
 
 @pytest.mark.parametrize("text", ["0000:00:1f.2", "ffff:01:1f.1", "10000:00:01.0"])

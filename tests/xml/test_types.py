@@ -4,8 +4,9 @@ import typing
 
 import pytest
 
+from pyvirtd.errors import InvalidArg, Overflow
 from pyvirtd.xml import types
-from pyvirtd.xml.types import Codec, codec_of
+from pyvirtd.xml.types import Codec, codec_of, scale
 
 
 def codec(alias: object) -> Codec:
@@ -82,3 +83,39 @@ def test_plain_types_have_codecs() -> None:
 )
 def test_pretty_sizes(size: int, pretty: tuple[int, str]) -> None:
     assert types.pretty_size(size) == pretty
+
+
+@pytest.mark.parametrize(
+    ("count", "suffix", "kib"),
+    [
+        (1000, "KB", 977),
+        (1000, "kB", 977),
+        (1000, "k", 1000),
+        (1000, "K", 1000),
+        (1, "KiB", 1),
+        (7, "kib", 7),
+        (1025, "b", 2),
+        (1025, "byte", 2),
+        (1025, "bytes", 2),
+        (1025, "B", 2),
+        (3, "MB", 2930),
+        (3, "M", 3072),
+        (3, "mib", 3072),
+        (1, "G", 1048576),
+        (1, "TB", 976562500),
+    ],
+)
+def test_size_is_scaled_as_libvirtd_does(count: int, suffix: str, kib: int) -> None:
+    assert scale(count, suffix, "KiB") == kib
+
+
+@pytest.mark.parametrize("suffix", ["foo", "bits", "kibi", "ib", "xb"])
+def test_unknown_unit_is_refused(suffix: str) -> None:
+    with pytest.raises(InvalidArg, match=f"^invalid argument: unknown suffix '{suffix}'$"):
+        scale(1, suffix, "KiB")
+
+
+def test_size_beyond_the_limit_is_refused() -> None:
+    assert scale(15, "EiB", "KiB") == 15 << 50
+    with pytest.raises(Overflow, match=r"^numerical overflow: value too large: 16EiB$"):
+        scale(16, "EiB", "KiB")

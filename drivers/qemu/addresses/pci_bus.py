@@ -11,7 +11,6 @@ from pyvirtd.model.devices import ControllerModel as Model
 
 DOMAIN = ErrorDomain.DOMAIN
 FUNCTIONS = 8
-WHOLE_SLOT = (1 << FUNCTIONS) - 1
 
 
 class Connect:

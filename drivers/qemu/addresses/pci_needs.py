@@ -3,17 +3,20 @@
 from pyvirtd.drivers.qemu.addresses.pci_bus import UPWARD, Connect, Connects
 from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.model.address import Address, Device, PciAddress
-from pyvirtd.model.chardev import Rng, Serial, SerialTargetType
+from pyvirtd.model.chardev import Channel, Console, Parallel, Redirdev, Rng, Serial, SerialTargetType, Smartcard, Tpm
 from pyvirtd.model.devices import (
     Controller,
     Filesystem,
     FilesystemDriverType,
+    Hub,
     Iommu,
     IommuModel,
     Memballoon,
     MemballoonModel,
     MemoryDevice,
     MemoryModel,
+    NvramDevice,
+    Panic,
     Shmem,
     Vsock,
     Watchdog,
@@ -43,6 +46,22 @@ _PCI_VIDEO = (
     VideoModelType.CIRRUS,
     VideoModelType.VMVGA,
     VideoModelType.QXL,
+)
+# Devices that are never PCI devices, or not in each of their models.
+NOT_ON_PCI = (
+    Smartcard,
+    Parallel,
+    Channel,
+    Console,
+    Hub,
+    Tpm,
+    Panic,
+    Redirdev,
+    NvramDevice,
+    Memballoon,
+    Watchdog,
+    MemoryDevice,
+    Iommu,
 )
 
 
@@ -118,6 +137,7 @@ class Needs:
             case Iommu(model=IommuModel.VIRTIO):
                 return Connect.PCIE if self.scope.board.pcie else self.pci
             case _:
+                assert isinstance(device, NOT_ON_PCI), f"nobody said what {type(device).__name__} needs"
                 return NONE
 
     def _virtio(self, model: VirtioModel | None) -> Connects:

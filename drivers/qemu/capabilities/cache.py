@@ -23,7 +23,7 @@ from pyvirtd.errors import VirtError, from_os_error
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4  # of the files; another number makes them void
+FORMAT = 5  # of the files; another number makes them void
 RETRY_AFTER_S = 60.0
 LOOK_EVERY_S = 0.05  # at the host's facts, which all binaries share
 PROBES_AT_ONCE = 2

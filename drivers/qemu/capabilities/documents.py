@@ -16,6 +16,7 @@ from pyvirtd.core.host_capabilities import HostDocument, HostIdentity
 from pyvirtd.drivers.qemu import cpu, cpu_features
 from pyvirtd.drivers.qemu.capabilities import domain, emulators, firmware
 from pyvirtd.drivers.qemu.capabilities.cache import CapabilitiesCache
+from pyvirtd.drivers.qemu.capabilities.descriptors import directories_key
 from pyvirtd.drivers.qemu.capabilities.model import QemuCapabilities
 from pyvirtd.errors import VirtError
 from pyvirtd.model.capabilities import GuestDescription, GuestMachine, HostCpuDescription, VirtType, Writer
@@ -119,7 +120,7 @@ class CapabilityDocuments:
 
     async def installed(self) -> dict[str, str]:
         """The default emulator of each architecture; looked for again after a program came or went."""
-        key = emulators.directories_key()
+        key = directories_key(emulators.DIRECTORIES)
         if key != self._installed_key:
             self._installed = await asyncio.to_thread(emulators.installed)
             self._installed_key = key
@@ -150,7 +151,7 @@ class CapabilityDocuments:
         return self._cpu[1]
 
     async def _host_offers(self) -> domain.HostOffers:
-        key = firmware.directories_key()
+        key = directories_key(firmware.DIRECTORIES)
         if key != self._firmware_key:
             self._firmware = await asyncio.to_thread(firmware.read)
             self._firmware_key = key

@@ -54,17 +54,6 @@ def installed() -> dict[str, str]:
     return {arch: path for arch in ARCHITECTURES if (path := default_emulator(arch))}
 
 
-def directories_key() -> tuple[int, ...]:
-    """Changes when a program is put into or taken from one of the directories."""
-    found = []
-    for directory in DIRECTORIES:
-        try:
-            found.append(os.stat(directory).st_mtime_ns)
-        except OSError:
-            found.append(0)
-    return tuple(found)
-
-
 def same_family(emulator_arch: str, arch: str) -> bool:
     """The binary is for the same family of processors, so that a request for `arch` makes sense for it."""
     return emulator_arch == arch or any(emulator_arch in family and arch in family for family in _FAMILIES)

@@ -1,21 +1,16 @@
 """Firmware that is installed for guests: the descriptors QEMU and the distributions put into qemu/firmware directories.
 
-A file in a later directory of `DIRECTORIES` hides one of the same name in an earlier one; an empty file hides only.
 Format: https://www.qemu.org/docs/master/interop/firmware.json (qemu: docs/interop/firmware.json)
 """
 
 import fnmatch
-import json
-import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-log = logging.getLogger(__name__)
+from pyvirtd.drivers.qemu.capabilities.descriptors import read_descriptors
 
 DIRECTORIES = (Path("/usr/share/qemu/firmware"), Path("/etc/qemu/firmware"))
-FILE_MAX = 1024 * 1024
 # What libvirt offers where no descriptor fits (default of qemu.conf's "nvram"): (code, variables).
 DEFAULT_LOADERS = (
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
@@ -56,22 +51,8 @@ class Firmware(NamedTuple):
 
 
 def read(directories: Iterable[Path] = DIRECTORIES) -> tuple[Firmware, ...]:
-    """All firmware of the host, the preferred first. Broken descriptors are logged and left out. Blocks."""
-    files: dict[str, Path] = {}
-    for directory in directories:
-        try:
-            files.update({entry.name: Path(entry.path) for entry in os.scandir(directory) if entry.name[0] != "."})
-        except OSError:
-            continue
-    found = []
-    for name in sorted(files):
-        try:
-            text = files[name].read_text()[:FILE_MAX]
-            if text.strip():
-                found.append(parse(json.loads(text)))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            log.warning("Ignoring firmware descriptor %s: %r", files[name], exc)
-    return tuple(found)
+    """All firmware of the host, the preferred first. Blocks."""
+    return read_descriptors(directories, parse, "firmware")
 
 
 def parse(data: dict[str, Any]) -> Firmware:
@@ -94,14 +75,3 @@ def parse(data: dict[str, Any]) -> Firmware:
         targets=tuple(targets),
         features=frozenset(data.get("features", ())),
     )
-
-
-def directories_key(directories: Iterable[Path] = DIRECTORIES) -> tuple[int, ...]:
-    """Changes when a descriptor is added or taken away."""
-    found = []
-    for directory in directories:
-        try:
-            found.append(os.stat(directory).st_mtime_ns)
-        except OSError:
-            found.append(0)
-    return tuple(found)

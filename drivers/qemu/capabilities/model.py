@@ -18,8 +18,6 @@ class Machine:
     alias: str | None = None
     max_cpus: int = 1
     is_default: bool = False
-    hotpluggable_cpus: bool = False
-    numa_mem_supported: bool = True
     deprecated: bool = False
     default_cpu_type: str | None = None
     default_ram_id: str | None = None
@@ -122,8 +120,6 @@ class QemuCapabilities:
     version: int
     package: str
     arch: str
-    kvm_present: bool
-    kvm_enabled: bool
     tcg: Accelerator | None
     kvm: Accelerator | None
     types: frozenset[str] = frozenset()
@@ -251,7 +247,7 @@ PREFERRED_MACHINE = {
     "riscv64": "spike",
 }
 _HOST_SETS = ("features", "unmigratable", "hyperv")
-_PLAIN = ("binary", "version", "package", "arch", "kvm_present", "kvm_enabled", "tpm_models", "tpm_types")
+_PLAIN = ("binary", "version", "package", "arch", "tpm_models", "tpm_types")
 
 
 def cpu_name_of_type(type_name: str) -> str:

@@ -237,8 +237,7 @@ async def _ask_all(binary: str, qmp: _Asker, skipped: Set[str]) -> QemuCapabilit
     number = version["qemu"]
     target = (await qmp.one("query-target"))["arch"]
     arch = ARCH_OF_TARGET.get(target, target)
-    kvm = await qmp.one("query-kvm")
-    enabled = bool(kvm.get("enabled"))
+    enabled = bool((await qmp.one("query-kvm")).get("enabled"))
     side = await _ask_accelerator(qmp, arch, "host" if enabled else "max")
     types = await qmp.names("qom-list-types", abstract=False)
     return QemuCapabilities(
@@ -246,8 +245,6 @@ async def _ask_all(binary: str, qmp: _Asker, skipped: Set[str]) -> QemuCapabilit
         version=number["major"] * 1_000_000 + number["minor"] * 1000 + number["micro"],
         package=version.get("package", ""),
         arch=arch,
-        kvm_present=bool(kvm.get("present")),
-        kvm_enabled=enabled,
         tcg=None if enabled else side,
         kvm=side if enabled else None,
         types=types,
@@ -277,8 +274,6 @@ def _machine(row: dict[str, Any]) -> Machine:
         alias=row.get("alias"),
         max_cpus=row.get("cpu-max", 0),
         is_default=row.get("is-default", False),
-        hotpluggable_cpus=row.get("hotpluggable-cpus", False),
-        numa_mem_supported=row.get("numa-mem-supported", True),
         deprecated=row.get("deprecated", False),
         default_cpu_type=row.get("default-cpu-type"),
         default_ram_id=row.get("default-ram-id"),

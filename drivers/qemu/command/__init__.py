@@ -1,6 +1,7 @@
 """QEMU's command line from a complete definition: pure functions, no I/O.
 
     context = Context.for_start(caps, paths, config, privileged, domain_id, live)
+    context.host = HostFacts.look_up(live, config)     # in a thread; what follows reads nothing
     context.monitor_fd = listener.fileno()             # a listening socket the child inherits; None: QEMU listens
     context.nets["net0"] = NetBackend(taps=[7], vhosts=[8])
     command = build(live, context)                     # live: complete, with aliases and chosen ports
@@ -19,6 +20,7 @@ block_set_io_throttle with `disk_qdev` before the guest runs.
 from pyvirtd.drivers.qemu.command.block import disk_node, disk_qdev, number_nodes, top_node
 from pyvirtd.drivers.qemu.command.build import build, standalone
 from pyvirtd.drivers.qemu.command.context import Builder, Command, Context, NetBackend, NewFile, Props
+from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.command.native import quote, to_native
 from pyvirtd.drivers.qemu.command.net import TAP_TYPES, queue_count, uses_tap
 
@@ -27,6 +29,7 @@ __all__ = [
     "Builder",
     "Command",
     "Context",
+    "HostFacts",
     "NetBackend",
     "NewFile",
     "Props",

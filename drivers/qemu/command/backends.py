@@ -154,10 +154,10 @@ def huge_page_kib(build: Builder, wanted: Wanted) -> int | None:
 
 def huge_page_mount(build: Builder, kib: int) -> Path:
     """Where huge pages of that size are mounted (0: any size)."""
-    for size, path in build.context.huge_pages:
+    for size, path in build.context.host.huge_pages:
         if kib in (0, size):
             return Path(path)
-    if not build.context.huge_pages:
+    if not build.context.host.huge_pages:
         raise InternalError(
             "hugetlbfs filesystem is not mounted or disabled by administrator config", domain=ErrorDomain.QEMU
         )
@@ -192,5 +192,5 @@ def _binding(tune: Numatune | None, wanted: Wanted) -> tuple[NumaMode, Set[int] 
 def check_host_nodes(build: Builder, nodes: Iterable[int]) -> None:
     """Raises ConfigUnsupported for a node that the host does not have."""
     for node in sorted(nodes):
-        if node not in build.context.host_nodes:
+        if node not in build.context.host.nodes:
             raise ConfigUnsupported(f"NUMA node {node} is unavailable", domain=ErrorDomain.NONE)

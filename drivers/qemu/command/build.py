@@ -30,10 +30,10 @@ from pyvirtd.drivers.qemu.command.context import (
     Context,
     Json,
     Props,
-    huge_page_mounts,
     qemu_environment,
 )
-from pyvirtd.drivers.qemu.command.firmware_select import installed, select_firmware
+from pyvirtd.drivers.qemu.command.firmware_select import select_firmware
+from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.postparse import Scope, assign_aliases
 from pyvirtd.drivers.qemu.postparse.board import Board
 from pyvirtd.model.address import PciAddress, ZpciAddress
@@ -52,7 +52,7 @@ def build(live: DomainDef, context: Context) -> Command:
     live definition shows. Raises ConfigUnsupported for what cannot be said to this QEMU.
     """
     if live.os.firmware_type is not None:
-        select_firmware(live, installed() if context.firmware is None else context.firmware, context.paths)
+        select_firmware(live, context.host.firmware, context.paths)
     command = Command(argv=[live.devices.emulator or ""])
     command.environment = qemu_environment(context.directory, privileged=context.privileged)
     builder = Builder(live, context, command, Board.of(live), _overrides(live), _zpci(live))
@@ -212,7 +212,7 @@ def standalone(
     host_arch: str = "x86_64",
 ) -> Command:
     """The command line of a definition as virConnectDomainXMLToNative shows it: complete, with nothing of the host
-    opened, interfaces as if somebody else had made their tap devices."""
+    opened, interfaces as if somebody else had made their tap devices. Looks at the host, and blocks."""
     context = Context(
         caps,
         paths,
@@ -222,7 +222,6 @@ def standalone(
         definition.name,
         standalone=True,
         host_arch=host_arch,
-        huge_pages=huge_page_mounts(config),
     )
     devices = definition.devices
     assigned = [hostdev.of_interface(one) for one in devices.interface if one.type is InterfaceType.HOSTDEV]
@@ -231,6 +230,7 @@ def standalone(
     assign_addresses(Scope(definition, caps, config, privileged, host_arch, new=False))
     _shown_ports(definition)
     assign_aliases(definition)
+    context.host = HostFacts.look_up(definition, config)
     return build(definition, context)
 
 

@@ -2,43 +2,21 @@
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from pyvirtd.config.qemu import QemuConfig
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
-from pyvirtd.drivers.qemu.capabilities.firmware import Firmware
+from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.postparse.board import Board
 from pyvirtd.model.address import ZpciAddress
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.paths import Paths, QemuPaths
-from pyvirtd.xml.bitmap import Bitmap
 
 Json = bool | int | str | None | Mapping[str, "Json"] | list["Json"]
 STANDALONE_ID = -1  # the id of a domain whose command line is only shown
-
-
-def online_nodes() -> Set[int]:
-    """NUMA nodes of this host."""
-    try:
-        return Bitmap.parse(Path("/sys/devices/system/node/online").read_text().strip())
-    except (OSError, ValueError):
-        return frozenset({0})
-
-
-def huge_page_mounts(config: QemuConfig) -> tuple[tuple[int, str], ...]:
-    """Where huge pages are mounted, and their sizes in KiB: what qemu.conf says, else what the host has."""
-    found = []
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, path, kind, options, *_ = line.split()
-        if kind != "hugetlbfs" or (config.hugetlbfs_mount is not None and path not in config.hugetlbfs_mount):
-            continue
-        match = re.search(r"pagesize=(\d+)([KMG])", options)
-        found.append((int(match[1]) << {"K": 0, "M": 10, "G": 20}[match[2]] if match else 0, path))
-    return tuple(found)
 
 
 @dataclass(slots=True)
@@ -71,10 +49,8 @@ class Context:
     vhost_vsock_fd: int = -1
     standalone: bool = False
     host_arch: str = field(default_factory=lambda: os.uname().machine)
-    firmware: tuple[Firmware, ...] | None = None  # the host's descriptors; None: looked up when needed
+    host: HostFacts = field(default_factory=HostFacts)
     secrets: Mapping[tuple[str, str | None, str | None], bytes] = field(default_factory=dict)  # by `SecretUse`
-    host_nodes: Set[int] = field(default_factory=online_nodes)
-    huge_pages: tuple[tuple[int, str], ...] = ()  # sizes in KiB and where they are mounted
 
     @classmethod
     def for_start(
@@ -86,9 +62,8 @@ class Context:
         domain_id: int,
         live: DomainDef,
     ) -> Self:
-        """The context of a guest that is about to run; descriptors are added before `build`."""
-        huge_pages = huge_page_mounts(config)
-        return cls(caps, paths.qemu, config, privileged, domain_id, live.name, huge_pages=huge_pages)
+        """The context of a guest that is about to run; `host` and descriptors are added before `build`."""
+        return cls(caps, paths.qemu, config, privileged, domain_id, live.name)
 
     @property
     def fds(self) -> list[int]:

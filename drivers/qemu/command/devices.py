@@ -128,8 +128,8 @@ def build_watchdogs(build: Builder) -> None:
 
 def build_memballoon(build: Builder) -> None:
     """The balloon"""
-    balloon = build.definition.devices.memballoon
-    if balloon is None or balloon.model is MemballoonModel.NONE:
+    balloon = build.definition.devices.balloon
+    if balloon is None:
         return
     model = None if balloon.model is MemballoonModel.VIRTIO else balloon.model
     props = Props(driver=virtio_driver(build, "virtio-balloon", balloon, model))

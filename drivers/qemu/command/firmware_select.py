@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 from pyvirtd.constants.error import ErrorDomain
-from pyvirtd.drivers.qemu.capabilities.firmware import Firmware, directories_key, read
+from pyvirtd.drivers.qemu.capabilities.descriptors import directories_key
+from pyvirtd.drivers.qemu.capabilities.firmware import DIRECTORIES, Firmware, read
 from pyvirtd.errors import OperationFailed
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.features import Features, Smm
@@ -17,7 +18,7 @@ _cache: tuple[tuple[int, ...], tuple[Firmware, ...]] | None = None
 def installed() -> tuple[Firmware, ...]:
     """The host's descriptors; read again only when their directories change."""
     global _cache
-    key = directories_key()
+    key = directories_key(DIRECTORIES)
     if _cache is None or _cache[0] != key:
         _cache = (key, read())
     return _cache[1]

@@ -1,14 +1,13 @@
 """Host devices given to the guest."""
 
-import os
-
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.command.address import put_address, put_scsi_address, virtio_driver
 from pyvirtd.drivers.qemu.command.block import last_node
 from pyvirtd.drivers.qemu.command.boot import BootOrder
 from pyvirtd.drivers.qemu.command.context import Builder, Props
+from pyvirtd.drivers.qemu.command.host_facts import VHOST_SCSI
 from pyvirtd.drivers.qemu.command.storage import iscsi_props, put_auth
-from pyvirtd.errors import ConfigUnsupported, InternalError, from_os_error
+from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.address import DeviceInfo, DriveAddress, PciNumbers
 from pyvirtd.model.hostdev import (
     Hostdev,
@@ -27,7 +26,6 @@ from pyvirtd.model.net import HostdevNetSource, HostPciAddress, HostUsbAddress, 
 from pyvirtd.model.storage import NetworkSource, StorageProtocol
 
 QEMU = ErrorDomain.QEMU
-VHOST_SCSI = "/dev/vhost-scsi"
 
 
 def pci_name(address: PciNumbers) -> str:
@@ -35,10 +33,9 @@ def pci_name(address: PciNumbers) -> str:
     return f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"
 
 
-def require_vhost_scsi(path: str = VHOST_SCSI) -> None:
-    """Raises ConfigUnsupported on a host that has no targets of its kernel."""
-    if not os.path.exists(path):
-        raise ConfigUnsupported(f"vhost-scsi device file '{path}' cannot be found", domain=ErrorDomain.NONE)
+def no_vhost_scsi(path: str = VHOST_SCSI) -> ConfigUnsupported:
+    """The error of a host that has no targets of its kernel."""
+    return ConfigUnsupported(f"vhost-scsi device file '{path}' cannot be found", domain=ErrorDomain.NONE)
 
 
 def of_interface(net: Interface) -> Hostdev:
@@ -88,8 +85,8 @@ def hostdev_props(build: Builder, hostdev: Hostdev, order: BootOrder) -> Props:
             props = _scsi(build, hostdev, scsi).put("bootindex", order(hostdev))
         case VhostScsiSource() as vhost:
             fd = build.context.files.get(hostdev.info.alias or "")
-            if build.context.standalone:
-                require_vhost_scsi()
+            if build.context.standalone and not build.context.host.vhost_scsi:
+                raise no_vhost_scsi()
             props = Props(driver=virtio_driver(build, "vhost-scsi", hostdev, hostdev.model), wwpn=vhost.wwpn)
             props.put("vhostfd", str(fd) if fd is not None else None).put("id", hostdev.info.alias)
         case _:
@@ -111,28 +108,12 @@ def _scsi(build: Builder, hostdev: Hostdev, source: ScsiHostdevSource) -> Props:
         node = iscsi_props(unit)
         put_auth(build, node, unit, source.auth, f"{name}-backend")
     else:
-        node = Props(driver="host_device", filename=generic_device(source))
+        node = Props(driver="host_device", filename=build.context.host.scsi_devices[alias or ""])
     node.put("node-name", f"{name}-backend").put("read-only", hostdev.readonly)
     build.command.add("-blockdev", node.text())
     props = Props(driver="scsi-generic", drive=f"{name}-backend", id=alias)
     put_scsi_address(build, props, address)
     return props.put("share-rw", True if hostdev.shareable else None)
-
-
-def generic_device(source: ScsiHostdevSource, sysfs: str = "/sys/bus/scsi/devices") -> str:
-    """The character device through which a SCSI device of the host is reached. Raises where it is not there."""
-    adapter, address = source.adapter or "", source.address
-    number = adapter.removeprefix("scsi_host")
-    if not number.isdigit() or number == adapter:
-        raise InternalError(f"Cannot parse adapter '{adapter}'", domain=ErrorDomain.NONE)
-    place = f"{number}:{address.bus}:{address.target}:{address.unit}" if address is not None else number
-    folder = f"{sysfs}/{place}/scsi_generic"
-    try:
-        return f"/dev/{sorted(os.listdir(folder))[0]}"
-    except OSError as exc:
-        raise from_os_error(exc, f"cannot open directory '{folder}'") from None
-    except IndexError:
-        raise InternalError(f"'{folder}' is empty", domain=ErrorDomain.NONE) from None
 
 
 def _usb(source: UsbHostdevSource, hostdev: Hostdev) -> Props:

@@ -18,7 +18,6 @@ from pyvirtd.model.features import (
     TimerName,
     TimerTrack,
 )
-from pyvirtd.model.graphics import SdlGraphics
 from pyvirtd.model.os import FwcfgSysinfo, SmbiosMode, SmbiosSysinfo, SysinfoBlock
 
 
@@ -273,8 +272,3 @@ def build_vmcoreinfo(build: Builder) -> None:
     features = build.definition.features
     if features is not None and features.vmcoreinfo is not None and features.vmcoreinfo.state is not False:
         build.command.add("-device", Props(driver="vmcoreinfo").text())
-
-
-def has_sdl(build: Builder) -> bool:
-    """A window of QEMU's own."""
-    return any(isinstance(graphics, SdlGraphics) for graphics in build.definition.devices.graphics)

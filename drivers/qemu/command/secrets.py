@@ -1,23 +1,16 @@
 """Secrets that QEMU needs to open images: which ones, and the objects through which it gets them."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.command.context import Builder
 from pyvirtd.errors import NoSecret
-from pyvirtd.model.domain import DomainDef
-from pyvirtd.model.hostdev import ScsiHostdevSource
 from pyvirtd.model.storage import (
-    AnySource,
     Auth,
     AuthSecret,
-    BackingStore,
     Encryption,
     EncryptionFormat,
     EncryptionSecret,
-    SourceCommon,
-    data_source,
 )
 
 
@@ -27,34 +20,6 @@ class SecretUse(NamedTuple):
     kind: str  # "iscsi", "ceph", "volume"
     uuid: str | None
     usage: str | None
-
-
-def wanted_secrets(definition: DomainDef) -> list[SecretUse]:
-    """Every secret that must be looked up before the guest can start."""
-    found: list[SecretUse] = []
-    for disk in definition.devices.disk:
-        store: BackingStore | None = BackingStore(source=disk.source, backing_store=disk.backing_store)
-        found += _of(disk.auth, disk.encryption)
-        while store is not None:
-            for source in (store.source, data_source(store.source)):
-                if source is not None:
-                    common: SourceCommon = source.common
-                    found += _of(common.auth, common.encryption)
-            store = store.backing_store
-    for hostdev in definition.devices.hostdev:
-        if isinstance(hostdev.source, ScsiHostdevSource):
-            found += _of(hostdev.source.auth, None)
-    nvram = definition.os.nvram
-    if nvram is not None and nvram.source is not None:
-        found += _of(nvram.source.common.auth, nvram.source.common.encryption)
-    return list(dict.fromkeys(found))
-
-
-def _of(auth: Auth | None, encryption: Encryption | None) -> Iterator[SecretUse]:
-    if auth is not None and auth.secret is not None:
-        yield _use(auth.secret)
-    for secret in encryption.secret if encryption is not None else ():
-        yield _use(secret)
 
 
 def _use(secret: AuthSecret | EncryptionSecret) -> SecretUse:
@@ -90,8 +55,3 @@ def value_of(build: Builder, secret: AuthSecret | EncryptionSecret) -> bytes:
         how = f"uuid '{use.uuid}'" if use.uuid is not None else f"usage '{use.usage}'"
         raise NoSecret(f"no secret with matching {how}", domain=ErrorDomain.SECRET)
     return value
-
-
-def encryption_of(source: AnySource, own: Encryption | None) -> Encryption | None:
-    """What a source is encrypted with: told beside it by older definitions."""
-    return source.common.encryption or own

@@ -28,8 +28,7 @@ def protocol_props(build: Builder, source: AnySource, name: str, disk: Disk | No
         case FileSource():
             return Props(driver="file", filename=source.file or "")
         case BlockSource():
-            cdrom = disk is not None and disk.device is DiskDevice.CDROM and False
-            return Props(driver="host_cdrom" if cdrom else "host_device", filename=source.dev or "")
+            return Props(driver="host_device", filename=source.dev or "")
         case DirSource():
             floppy = disk is not None and disk.device is DiskDevice.FLOPPY
             return Props(driver="vvfat", dir=source.dir or "", floppy=floppy, rw=False)

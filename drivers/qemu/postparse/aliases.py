@@ -4,7 +4,7 @@ from pyvirtd.drivers.qemu.postparse.board import Board
 from pyvirtd.drivers.qemu.postparse.chardevs import mirrors_serial
 from pyvirtd.model.address import Device, DimmAddress, DriveAddress, PciAddress
 from pyvirtd.model.chardev import Rng
-from pyvirtd.model.devices import Controller, Devices, MemballoonModel, MemoryModel
+from pyvirtd.model.devices import Controller, Devices, MemoryModel
 from pyvirtd.model.devices import ControllerModel as Model
 from pyvirtd.model.devices import ControllerType as Type
 from pyvirtd.model.disk import Disk, DiskBus
@@ -43,9 +43,8 @@ def assign_aliases(definition: DomainDef) -> None:
             _name(device, f"{prefix}{number}")
     for controller in devices.controller:
         _name(controller, controller_alias(controller, devices, board))
-    balloon = devices.memballoon
     for device, name in (
-        (balloon if balloon is not None and balloon.model is not MemballoonModel.NONE else None, "balloon0"),
+        (devices.balloon, "balloon0"),
         (devices.nvram, "nvram"),
         (devices.vsock, "vsock0"),
         (devices.iommu, "iommu0"),

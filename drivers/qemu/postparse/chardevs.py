@@ -11,7 +11,6 @@ from pyvirtd.model.chardev import (
     AnyCharSource,
     Channel,
     ChannelNameSource,
-    Chardev,
     ChardevType,
     Console,
     ConsoleTarget,
@@ -24,7 +23,6 @@ from pyvirtd.model.chardev import (
     SerialTargetModel,
     SerialTargetType,
     SocketProtocol,
-    TcpSource,
     Tpm,
     TpmEmulator,
     TpmModel,
@@ -247,8 +245,3 @@ def complete_tpm(scope: Scope, tpm: Tpm) -> None:
         tpm.model = TpmModel.SPAPR if scope.board.pseries else TpmModel.TIS
     if isinstance(tpm.backend, TpmEmulator) and tpm.backend.version is None:
         tpm.backend.version = TpmVersion.V1_2 if tpm.model is TpmModel.TIS and scope.board.x86 else TpmVersion.V2_0
-
-
-def is_listening_tcp(chardev: Chardev) -> bool:
-    """A TCP backend that waits for its client."""
-    return any(isinstance(source, TcpSource) and source.mode == "bind" for source in chardev.source)

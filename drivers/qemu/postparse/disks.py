@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 from pyvirtd.constants.error import ErrorDomain
+from pyvirtd.drivers.qemu.disk_buses import BUS_OF_PREFIX, BUSES
 from pyvirtd.drivers.qemu.postparse.controllers import grouped
 from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.errors import ConfigUnsupported, VirtError
@@ -11,6 +12,7 @@ from pyvirtd.model.devices import Devices
 from pyvirtd.model.disk import Disk, DiskBus, DiskDevice, DiskDriver, SnapshotLocation
 from pyvirtd.model.hostdev import HostdevType
 from pyvirtd.model.storage import (
+    DEFAULT_PORTS,
     BackingStore,
     BlockSource,
     DirSource,
@@ -29,23 +31,12 @@ from pyvirtd.model.storage import (
 )
 
 DOMAIN = ErrorDomain.DOMAIN
-# Prefixes of target names in the order they are tried, and the bus that each means.
-_PREFIXES = (
-    ("fd", DiskBus.FDC),
-    ("hd", DiskBus.IDE),
-    ("vd", DiskBus.VIRTIO),
-    ("sd", DiskBus.SCSI),
-    ("xvd", DiskBus.XEN),
-    ("ubd", DiskBus.UML),
-)
-SCSI_UNITS = 7  # of a narrow bus, whose eighth is the controller itself
-IDE_UNITS, IDE_BUSES, SATA_UNITS, FDC_UNITS = 2, 2, 6, 2
 
 
 @lru_cache(4096)
 def target_index(name: str) -> int | None:
     """The number of a target: vda is 0, vdz 25, vdaa 26; None for a name of another form."""
-    for prefix, _ in _PREFIXES:
+    for prefix in BUS_OF_PREFIX:
         letters = name.removeprefix(prefix).rstrip("0123456789")
         if name.startswith(prefix) and letters and letters.isascii() and letters.isalpha() and letters.islower():
             index = 0
@@ -91,7 +82,9 @@ def _default_bus(disk: Disk) -> DiskBus:
     if disk.device is DiskDevice.FLOPPY:
         return DiskBus.FDC
     name = disk.target.dev or ""
-    return next((bus for prefix, bus in _PREFIXES if name.startswith(prefix) and prefix != "fd"), DiskBus.IDE)
+    return next(
+        (bus for prefix, bus in BUS_OF_PREFIX.items() if name.startswith(prefix) and prefix != "fd"), DiskBus.IDE
+    )
 
 
 def is_empty(disk: Disk) -> bool:
@@ -142,28 +135,12 @@ def complete_encryption(encryption: Encryption | None) -> None:
         encryption.engine = EncryptionEngine.QEMU
 
 
-# TCP ports of protocols whose hosts may leave them out, as far as libvirt writes them down.
-_PORTS = {
-    StorageProtocol.NBD: 10809,
-    StorageProtocol.GLUSTER: 24007,
-    StorageProtocol.ISCSI: 3260,
-    StorageProtocol.SHEEPDOG: 7000,
-    StorageProtocol.HTTP: 80,
-    StorageProtocol.HTTPS: 443,
-    StorageProtocol.FTP: 21,
-    StorageProtocol.FTPS: 990,
-    StorageProtocol.TFTP: 69,
-    StorageProtocol.SSH: 22,
-    StorageProtocol.VXHS: 9999,
-}
-
-
 _WITH_SSL = (StorageProtocol.HTTPS, StorageProtocol.FTPS)
 
 
 def default_port(protocol: StorageProtocol) -> int:
     """The protocol's TCP port; 0 where there is none."""
-    return _PORTS.get(protocol, 0)
+    return DEFAULT_PORTS.get(protocol, 0)
 
 
 def complete_network_source(source: NetworkSource) -> None:
@@ -180,21 +157,16 @@ def complete_network_source(source: NetworkSource) -> None:
 def assign_drive_address(devices: Devices, disk: Disk) -> None:
     """The place on its controller that the target's name stands for. Raises where the name has another form."""
     bus = disk.target.bus
-    if disk.info.address is not None or bus not in (DiskBus.SCSI, DiskBus.IDE, DiskBus.SATA, DiskBus.FDC):
+    places = BUSES[bus].places if bus is not None else None
+    if disk.info.address is not None or places is None:
         return
     index = target_index(disk.target.dev or "")
     if index is None:
         raise UnknownTarget(f"Unknown disk name '{disk.target.dev}' and no address specified")
+    controller, place = divmod(index, places.buses * places.units)
+    disk.info.address = DriveAddress(controller=controller, bus=place // places.units, unit=place % places.units)
     if bus is DiskBus.SCSI:
-        controller, unit = divmod(index, SCSI_UNITS)
-        disk.info.address = DriveAddress(controller=controller, unit=unit)
         _check_scsi_conflict(devices, disk, disk.info.address)
-    elif bus is DiskBus.IDE:
-        controller, rest = divmod(index, IDE_BUSES * IDE_UNITS)
-        disk.info.address = DriveAddress(controller=controller, bus=rest // IDE_UNITS, unit=rest % IDE_UNITS)
-    else:
-        controller, unit = divmod(index, SATA_UNITS if bus is DiskBus.SATA else FDC_UNITS)
-        disk.info.address = DriveAddress(controller=controller, unit=unit)
 
 
 class UnknownTarget(VirtError):

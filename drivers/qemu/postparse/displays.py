@@ -4,7 +4,6 @@ from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.address import DeviceInfo
-from pyvirtd.model.devices import Devices
 from pyvirtd.model.graphics import (
     AnyGraphics,
     Input,
@@ -115,8 +114,3 @@ def complete_input(scope: Scope, device: Input) -> None:
         device.bus = InputBus.VIRTIO
     else:
         device.bus = InputBus.USB
-
-
-def graphics_types(devices: Devices) -> set[type]:
-    """The kinds of graphics a definition has."""
-    return {type(graphics) for graphics in devices.graphics}

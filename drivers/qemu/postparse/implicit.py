@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pyvirtd.constants.error import ErrorDomain
+from pyvirtd.drivers.qemu.disk_buses import CONTROLLERS
 from pyvirtd.drivers.qemu.postparse.board import Kind
 from pyvirtd.drivers.qemu.postparse.controllers import ICH9_COMPANIONS, ensure, fill, find
 from pyvirtd.drivers.qemu.postparse.scope import Scope
@@ -18,12 +19,9 @@ from pyvirtd.model.devices import (
 )
 from pyvirtd.model.devices import ControllerModel as Model
 from pyvirtd.model.devices import ControllerType as Type
-from pyvirtd.model.disk import DiskBus
 from pyvirtd.model.graphics import Input, InputBus, InputType, SpiceGraphics, VncGraphics
 from pyvirtd.model.hostdev import HostdevType
 from pyvirtd.model.sound import Audio, AudioType
-
-DISKS_OF_BUS = {DiskBus.SCSI: Type.SCSI, DiskBus.FDC: Type.FDC, DiskBus.IDE: Type.IDE, DiskBus.SATA: Type.SATA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ def _default_audio(devices: Devices) -> AudioType | None:
 def add_implicit_controllers(scope: Scope) -> None:
     """Controllers that drives, serial ports of virtio, smart cards and SCSI host devices are attached to."""
     devices = scope.devices
-    for bus, kind in DISKS_OF_BUS.items():
+    for bus, kind in CONTROLLERS.items():
         drives = [disk.info.address for disk in devices.disk if disk.target.bus is bus]
         numbers = [address.controller for address in drives if isinstance(address, DriveAddress)]
         fill(devices, kind, numbers)

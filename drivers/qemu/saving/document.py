@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.drivers.qemu.saving.image import Cookie, Image
+from pyvirtd.drivers.qemu.saving.image import Image
 from pyvirtd.errors import ConfigUnsupported, VirtError
 from pyvirtd.model.abi import check_abi
 from pyvirtd.model.chardev import ChardevType, UnixSource
@@ -15,12 +15,18 @@ from pyvirtd.model.graphics import InputBus, InputType
 from pyvirtd.model.seclabel import Seclabel, SeclabelType
 from pyvirtd.model.sound import AudioType
 from pyvirtd.model.storage import StorageFormat
-from pyvirtd.xml.element import MIGRATABLE, SECURE
+from pyvirtd.xml.element import MIGRATABLE, SECURE, Element, child
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
 
 VIEW = SECURE | MIGRATABLE
+
+
+class Cookie(Element, tag="cookie"):
+    """What the document does not say of the guest: its CPU in full."""
+
+    cpu: Cpu | None = child()
 
 
 def saved_xml(driver: "QemuDriver", dom: QemuDomain, definition: DomainDef | None = None) -> str:

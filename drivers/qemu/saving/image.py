@@ -17,8 +17,6 @@ from typing import Self
 
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.errors import OperationFailed
-from pyvirtd.model.cpu import Cpu
-from pyvirtd.xml.element import Element, child
 
 COMPLETE, PARTIAL = b"LibvirtQemudSave", b"LibvirtQemudPart"
 VERSION = 2
@@ -39,6 +37,11 @@ class Format(IntEnum):
     LZOP = 4
     ZSTD = 5
 
+    @classmethod
+    def of(cls, word: str) -> "Format | None":
+        """The format of qemu.conf's word."""
+        return next((item for item in cls if item.name.lower() == word), None)
+
 
 class IncompleteImage(OperationFailed):
     """A save that never ended."""
@@ -47,12 +50,6 @@ class IncompleteImage(OperationFailed):
 
     def __init__(self) -> None:
         super().__init__("save image is incomplete")
-
-
-class Cookie(Element, tag="cookie"):
-    """What the document does not say of the guest: its CPU in full."""
-
-    cpu: Cpu | None = child()
 
 
 @dataclass(frozen=True, slots=True)

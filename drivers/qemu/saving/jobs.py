@@ -52,7 +52,7 @@ class RunningJobs(SavePart[QemuDomain]):
                 raise OperationInvalid("no job is active on the domain", domain=From.QEMU)
             if flags & DomainAbortJobFlagsValues.POSTCOPY:
                 raise OperationInvalid("current job is not outgoing migration in post-copy mode", domain=From.QEMU)
-            if isinstance(job.kind, LongJob) and (what := ENDED_BY_DESTROY.get(job.kind)):
+            if (what := ENDED_BY_DESTROY.get(job.kind)) is not None:
                 raise OperationInvalid(f"cannot abort {what}; use virDomainDestroy instead", domain=From.QEMU)
             job.aborted.set()
 

@@ -9,6 +9,7 @@ from pyvirtd.api.types import Consent, TypedParam
 from pyvirtd.constants.domain import DomainSaveImageXMLFlags, DomainSaveRestoreFlags
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.constants.host import TypedParameterType as Kind
+from pyvirtd.core.params import checked
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.saving import managed
 from pyvirtd.drivers.qemu.saving.document import VIEW, read_document, replacement
@@ -129,21 +130,10 @@ class Saved(SavePart[QemuDomain]):
                 await in_thread(rewrite, self.driver.host.paths.image_edits, path, fd, image, edited)
 
 
-def _given(params: list[TypedParam], known: dict[str, Kind]) -> dict[str, str]:
+def _given(params: list[TypedParam], kinds: dict[str, Kind]) -> dict[str, str]:
     """The words of a client's parameters. Raises InvalidArg, and ArgumentUnsupported for several channels."""
-    found: dict[str, str] = {}
-    for name, (kind, value) in params:
-        if name not in known:
-            raise ArgumentUnsupported(f"parameter '{name}' not supported")
-        if kind != known[name]:
-            wanted, got = known[name].name.lower(), Kind(kind).name.lower()
-            raise InvalidArg(f"invalid type '{got}' for parameter '{name}', expected '{wanted}'")
-        if name in found:
-            raise InvalidArg(f"parameter '{name}' occurs multiple times")
-        if name == CHANNELS:
-            # Only a file that several streams write side by side (mapped-ram, QEMU 9) can have more.
-            if value != 1:
-                raise ArgumentUnsupported(f"parameter '{CHANNELS}': an image has one channel", domain=From.QEMU)
-            continue
-        found[name] = str(value)
-    return found
+    given = checked(params, kinds)
+    # Only a file that several streams write side by side (mapped-ram, QEMU 9) can have more.
+    if given.pop(CHANNELS, 1) != 1:
+        raise ArgumentUnsupported(f"parameter '{CHANNELS}': an image has one channel", domain=From.QEMU)
+    return given

@@ -16,7 +16,7 @@ from io import FileIO
 from typing import Self
 
 from pyvirtd.constants.error import ErrorDomain as From
-from pyvirtd.core.jobs import Held
+from pyvirtd.core.jobs import HeldLong
 from pyvirtd.drivers.qemu.saving.image import ALIGNMENT, Format
 from pyvirtd.drivers.qemu.saving.transfer import check_aborted
 from pyvirtd.errors import OperationFailed, from_os_error
@@ -161,7 +161,7 @@ class Pipeline:
         for _, process in self._programs:
             process.send_signal(signal.SIGKILL)
 
-    async def finish(self, job: Held) -> None:
+    async def finish(self, job: HeldLong) -> None:
         """Wait until the programs are done with all they were given. Raises OperationFailed, OperationAborted."""
         self.close()
         aborted = asyncio.ensure_future(job.aborted.wait())

@@ -3,13 +3,14 @@
 import logging
 from typing import TYPE_CHECKING
 
-from pyvirtd.constants.domain import DomainPausedReason, DomainState
+from pyvirtd.constants.domain import DomainPausedReason
 from pyvirtd.core.jobs import LongJob
 from pyvirtd.drivers.qemu import dump
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.incoming import RESTORED
+from pyvirtd.drivers.qemu.pause import go_on
 from pyvirtd.drivers.qemu.saving.managed import remove_image
-from pyvirtd.drivers.qemu.saving.save import resume
+from pyvirtd.drivers.qemu.saving.save import SAVE_CANCELED
 from pyvirtd.drivers.qemu.saving.transfer import stop_transfer
 from pyvirtd.model.status import DomStatus, StatusRestored
 
@@ -42,8 +43,7 @@ async def recover(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -> N
     if job == LongJob.SAVE.value:
         # Whole or not: the guest is here, and the image of a guest that goes on is worth nothing.
         await remove_image(driver, dom)
-    if dom.state is DomainState.PAUSED and dom.reason in PAUSED_BY_JOB:
-        await resume(driver, dom)
+    await go_on(driver, dom, SAVE_CANCELED, PAUSED_BY_JOB)
 
 
 async def _restored(driver: "QemuDriver", dom: QemuDomain, restored: StatusRestored, *, under_way: bool) -> None:
@@ -53,4 +53,4 @@ async def _restored(driver: "QemuDriver", dom: QemuDomain, restored: StatusResto
         await remove_image(driver, dom)
         await driver.save_status(dom)
     if under_way and restored.resume:
-        await resume(driver, dom, RESTORED)
+        await go_on(driver, dom, RESTORED)

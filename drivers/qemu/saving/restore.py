@@ -28,7 +28,7 @@ from pyvirtd.drivers.qemu.saving.managed import remove_image
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline
 from pyvirtd.drivers.qemu.saving.save import check_flags
 from pyvirtd.drivers.qemu.saving.transfer import load_state
-from pyvirtd.errors import OperationFailed, OperationInvalid, VirtError, from_os_error
+from pyvirtd.errors import OperationFailed, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.util.files import in_thread
 
@@ -95,7 +95,7 @@ async def restore(driver: "QemuDriver", path: Path, consent: Consent, *, xml: st
         before = await read_document(driver, image.xml)
         definition = await replacement(driver, before, xml) if xml is not None else before
         definition = await _hooked(driver, definition)
-        dom = await _domain(driver, definition)
+        dom = await driver.domain_to_start(definition)
         start_flags = Create.RESET_NVRAM if flags & Flags.RESET_NVRAM else Create.NONE
         if not _runs(image, flags):
             start_flags |= Create.PAUSED
@@ -178,18 +178,6 @@ async def _hooked(driver: "QemuDriver", definition: DomainDef) -> DomainDef:
         HookDriver.QEMU, definition.name, DomainOp.RESTORE, lambda: definition.format(VIEW)
     )
     return await replacement(driver, definition, text) if text and text.strip() else definition
-
-
-async def _domain(driver: "QemuDriver", definition: DomainDef) -> QemuDomain:
-    """The domain of that name, a new transient one where there is none. Raises OperationInvalid where it runs."""
-    async with driver.names.hold(definition.name, definition.uuid or ""):
-        dom = driver.domains.match_new(definition)
-        if dom is None:
-            dom = driver.new_domain(definition, persistent=False)
-            driver.domains.add(dom)
-        elif dom.active:
-            raise OperationInvalid(f"domain '{dom.name}' is already active")
-        return dom
 
 
 def _check_owner(dom: QemuDomain, definition: DomainDef) -> None:

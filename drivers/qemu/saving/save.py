@@ -13,27 +13,25 @@ from typing import TYPE_CHECKING
 from pyvirtd.api.events import DomainEventJobCompleted
 from pyvirtd.constants.domain import (
     DomainEventResumedDetailType,
-    DomainEventStoppedDetailType,
     DomainEventSuspendedDetailType,
     DomainJobOperation,
     DomainPausedReason,
     DomainRunningReason,
     DomainSaveRestoreFlags,
-    DomainShutoffReason,
     DomainState,
 )
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import JobStats
-from pyvirtd.core.jobs import Held, Job, LongJob
-from pyvirtd.drivers.qemu import events, process
-from pyvirtd.drivers.qemu.domain import Ending, QemuDomain
-from pyvirtd.drivers.qemu.incoming import Resuming
+from pyvirtd.core.jobs import HeldLong, Job, LongJob
+from pyvirtd.drivers.qemu import process
+from pyvirtd.drivers.qemu.domain import SAVED, QemuDomain
+from pyvirtd.drivers.qemu.pause import Pausing, Resuming, go_on, pause
 from pyvirtd.drivers.qemu.saving.document import replacement, saved_cookie, saved_xml
 from pyvirtd.drivers.qemu.saving.image import Format, Image, claim
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline, available
 from pyvirtd.drivers.qemu.saving.transfer import check_aborted, send_state
 from pyvirtd.drivers.qemu.transient import has_transient
-from pyvirtd.errors import BadCall, OperationFailed, OperationInvalid, VirtError, from_os_error
+from pyvirtd.errors import BadCall, OperationFailed, OperationInvalid, from_os_error
 from pyvirtd.util.files import in_thread, sync_directory
 
 if TYPE_CHECKING:
@@ -42,8 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Flags = DomainSaveRestoreFlags
+FOR_SAVE: Pausing = (DomainPausedReason.SAVE, DomainEventSuspendedDetailType.PAUSED)
 SAVE_CANCELED: Resuming = (DomainRunningReason.SAVE_CANCELED, DomainEventResumedDetailType.UNPAUSED)
-SAVED = Ending(DomainShutoffReason.SAVED, DomainEventStoppedDetailType.SAVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,6 @@ async def save(driver: "QemuDriver", dom: QemuDomain, wanted: Saving, call: str)
                 await in_thread(sync_directory, wanted.path.parent)
                 check_aborted(job)
                 await in_thread(_finish, fd, image, wanted.path)
-            guest.ending = SAVED
         dom.jobs.completed = job.stats
         driver.host.events.emit(driver, DomainEventJobCompleted(dom, job.stats.params()))
         await process.end(dom, guest, SAVED)
@@ -90,7 +87,7 @@ def save_format(driver: "QemuDriver", word: str | None) -> Format:
     """The format that a call names, else qemu.conf's. Raises OperationFailed where it is none or cannot be had."""
     where = "" if word is not None else " in configuration file"
     word = word if word is not None else driver.config.save_image_format
-    found = {item.name.lower(): item for item in Format}.get(word)
+    found = Format.of(word)
     if found is None:
         raise OperationFailed(f"Invalid save image format specified{where}", domain=From.QEMU)
     if not available(found):
@@ -101,33 +98,15 @@ def save_format(driver: "QemuDriver", word: str | None) -> Format:
 @asynccontextmanager
 async def _stopped(driver: "QemuDriver", dom: QemuDomain) -> AsyncIterator[bool]:
     """The guest does not run meanwhile; whether it did. When the work within fails, it goes on."""
-    guest = dom.running
     was_running = dom.state is DomainState.RUNNING
     if was_running:
-        guest.pausing = (DomainPausedReason.SAVE, DomainEventSuspendedDetailType.PAUSED)
-        await guest.monitor.execute("stop")
-        events.paused(driver, dom)
-        await driver.save_status(dom)
+        await pause(driver, dom, FOR_SAVE)
     try:
         yield was_running
     except BaseException:
         if was_running:
-            await asyncio.shield(resume(driver, dom))
+            await asyncio.shield(go_on(driver, dom, SAVE_CANCELED))
         raise
-
-
-async def resume(driver: "QemuDriver", dom: QemuDomain, why: Resuming = SAVE_CANCELED) -> None:
-    """Let a guest go on that was stopped to be saved or dumped, if it is still there."""
-    guest = dom.guest
-    if guest is None or guest.finishing or guest.ending is not None or dom.state is not DomainState.PAUSED:
-        return
-    guest.resuming = why
-    try:
-        await guest.monitor.execute("cont")
-        events.resumed(driver, dom)
-        await driver.save_status(dom)
-    except VirtError as exc:
-        log.error("domain %s does not go on: %s", dom.name, exc)
 
 
 async def _image(driver: "QemuDriver", dom: QemuDomain, wanted: Saving, *, running: bool) -> Image:
@@ -198,7 +177,7 @@ def _close(path: Path, opened: _Opened) -> None:
         path.unlink(missing_ok=True)
 
 
-async def _fill(dom: QemuDomain, job: Held, fd: int, image: Image, *, bypass: bool) -> None:
+async def _fill(dom: QemuDomain, job: HeldLong, fd: int, image: Image, *, bypass: bool) -> None:
     """Write all of the image; it still says that it is partial."""
     try:
         await in_thread(_write, fd, image.prologue())

@@ -14,7 +14,7 @@ from typing import Any
 from pyvirtd.constants.domain import DomainJobType
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.job_stats import Amount
-from pyvirtd.core.jobs import Held, LongJob
+from pyvirtd.core.jobs import HeldLong, LongJob
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.monitor import Monitor, MonitorClosed
 from pyvirtd.errors import OperationAborted, OperationFailed, VirtError
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 DESCRIPTOR = "migrate"
 UNLIMITED = (2**63 - 1) >> 20 << 20  # bytes a second; QEMU counts in MiB
+_JOB_NAMES = {LongJob.SAVE: "domain save", LongJob.DUMP: "domain core dump"}
 OVER = ("completed", "failed", "cancelled")
 ASK_S = 2.0  # between two looks when no event comes
 ABORT_S = 30.0  # for QEMU to let go of the descriptor
@@ -31,7 +32,7 @@ SETTLE_TIMES = 500  # a hundredth of a second each
 ENDING_S = 1.0  # for a QEMU that gave up to be gone
 
 
-async def send_state(dom: QemuDomain, fd: int, job: Held, *, unblock: Callable[[], object] = lambda: None) -> None:
+async def send_state(dom: QemuDomain, fd: int, job: HeldLong, *, unblock: Callable[[], object] = lambda: None) -> None:
     """Write a paused guest's whole state to a descriptor; returns when QEMU has written all of it.
 
     The caller holds `job`, keeps `fd` and closes it. `unblock` makes a write of QEMU's that hangs fail: it ends
@@ -81,11 +82,9 @@ async def load_state(dom: QemuDomain, fd: int) -> None:
         raise OperationFailed(f"job 'restore' failed: {reason(answer)}", domain=From.QEMU)
 
 
-def job_name(job: Held) -> str:
+def job_name(job: HeldLong) -> str:
     """A long job as libvirt's errors name it."""
-    return {LongJob.SAVE: "domain save", LongJob.DUMP: "domain core dump"}.get(
-        job.kind if isinstance(job.kind, LongJob) else LongJob.SNAPSHOT, "snapshot"
-    )
+    return _JOB_NAMES.get(job.kind, "snapshot")
 
 
 def reason(answer: dict[str, Any]) -> str:
@@ -93,7 +92,7 @@ def reason(answer: dict[str, Any]) -> str:
     return str(answer.get("error-desc") or "unexpectedly failed")
 
 
-def check_aborted(job: Held | None) -> None:
+def check_aborted(job: HeldLong | None) -> None:
     """Raises OperationAborted once a client wants the job to end."""
     if job is not None and job.aborted.is_set():
         raise OperationAborted(f"job '{job_name(job)}' canceled by client", domain=From.QEMU)
@@ -128,7 +127,7 @@ async def _changes(monitor: Monitor) -> AsyncIterator[asyncio.Event]:
         monitor.raw_listeners.remove(listen)
 
 
-async def _wait(monitor: Monitor, changed: asyncio.Event, job: Held | None) -> dict[str, Any]:
+async def _wait(monitor: Monitor, changed: asyncio.Event, job: HeldLong | None) -> dict[str, Any]:
     """QEMU's last word of a migration that runs. Raises OperationAborted when a client ends the job first."""
     watched = {asyncio.ensure_future(monitor.closed.wait())}
     if job is not None:
@@ -194,7 +193,7 @@ async def _cancel(monitor: Monitor, changed: asyncio.Event, unblock: Callable[[]
 # --- figures ----------------------------------------------------------------------------------------------------
 
 
-async def _refresh(monitor: Monitor, job: Held) -> None:
+async def _refresh(monitor: Monitor, job: HeldLong) -> None:
     try:
         _note(job, dict(await monitor.execute("query-migrate", timeout=STATS_S) or {}))
     except VirtError as exc:
@@ -213,7 +212,7 @@ _RAM = (
 )
 
 
-def _note(job: Held, answer: dict[str, Any]) -> None:
+def _note(job: HeldLong, answer: dict[str, Any]) -> None:
     """Put QEMU's figures into the job's. Memory is what the job moves even when QEMU has not begun to."""
     ram = answer.get("ram")
     if job.stats is None or ram is None:

@@ -1,12 +1,12 @@
 """Rules of disks: device and bus, driver settings, identity, where they sit."""
 
+from pyvirtd.drivers.qemu.disk_buses import CONTROLLERS
 from pyvirtd.drivers.qemu.postparse.aliases import narrow_scsi
 from pyvirtd.drivers.qemu.postparse.controllers import MAX_IMPLICIT
 from pyvirtd.drivers.qemu.postparse.disks import has_partition
 from pyvirtd.drivers.qemu.postparse.given_disks import source_path
 from pyvirtd.drivers.qemu.postparse.refuse import (
     internal,
-    invalid,
     qemu_internal,
     qemu_unsupported,
     unsupported,
@@ -39,7 +39,6 @@ from pyvirtd.model.disk import (
 )
 from pyvirtd.model.storage import NetworkSource, StorageFormat, StorageProtocol, StorageType, VhostUserSource
 
-_DRIVE_BUSES = (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA, DiskBus.FDC)
 _EJECTABLE = (DiskBus.IDE, DiskBus.SCSI, DiskBus.SATA, DiskBus.USB, DiskBus.FDC, DiskBus.XEN, DiskBus.UML)
 _SAFE_SERIAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_ .+\\")
 
@@ -182,7 +181,7 @@ def _check_address(scope: Scope, disk: Disk) -> None:
     if isinstance(address, UnassignedAddress):
         raise unsupported("address of type 'unassigned' is supported only for hostdevs")
     kind = address.case[0] if address is not None else ""
-    if bus in _DRIVE_BUSES:
+    if bus in CONTROLLERS:
         if not isinstance(address, DriveAddress):
             raise unsupported(f"Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'")
         _check_drive(scope, disk, address)
@@ -296,9 +295,3 @@ def _check_sharing(disk: Disk) -> None:
         raise qemu_unsupported(f"transient disk supported only with 'disk' device ({name})")
     if disk.transient.share_backing and bus in (DiskBus.IDE, DiskBus.SATA):
         raise qemu_unsupported(f"disk bus '{bus}' doesn't support transiend disk backing image sharing")
-
-
-def given_alias(alias: str) -> None:
-    """Names that QEMU takes as ids. Raises InvalidArg."""
-    if not all((char.isalnum() and char.isascii()) or char in "-_." for char in alias):
-        raise invalid(f"Invalid alias '{alias}'")

@@ -10,7 +10,6 @@ from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.words import MemoryAccess
 
 NVDIMM_LABEL_MIN_KIB = 128
-LIMIT_MAX_KIB = 9007199254740991  # VIR_DOMAIN_MEMORY_PARAM_UNLIMITED
 
 
 def check_memory(scope: Scope) -> None:

@@ -47,11 +47,7 @@ def _check_states(definition: DomainDef) -> None:
             raise xml(f"vcpu id '{state.id}' is out of range of maximum vcpu count")
         if state.order:
             if state.order in orders:
-                raise (
-                    xml(f"vcpu order '{state.order}' is already used")
-                    if False
-                    else xml(f"vcpu '{state.id}' used multiple times in the order")
-                )
+                raise xml(f"vcpu '{state.id}' used multiple times in the order")
             orders.add(state.order)
     if definition.vcpu.current == 0:
         raise qemu_unsupported("vcpu 0 can't be offline")

@@ -2,11 +2,35 @@
 
 import pytest
 
+from pyvirtd.config.qemu import QemuConfig
+from pyvirtd.drivers.qemu import postparse
+from pyvirtd.drivers.qemu.addresses.order import walk
+from pyvirtd.drivers.qemu.addresses.pci_needs import Needs
 from pyvirtd.errors import InternalError, VirtError, XmlError
-from tests.drivers.qemu.definitions import completed, document, summary
+from pyvirtd.model.address import Device
+from pyvirtd.model.devices import Devices
+from pyvirtd.model.domain import DomainDef
+from pyvirtd.xml.plan import flatten
+from tests.drivers.qemu.definitions import completed, document, emulator, summary
 
 VIRTIO_DISK = "<disk type='file'><source file='/{0}'/><target dev='{0}' bus='virtio'/></disk>"
 CHANNEL = "<channel type='pty'><target type='virtio' name='c'/>{}</channel>"
+
+FAMILIES = [
+    (slot.field.attribute, slot.shape.classes[0], slot.shape.many)
+    for slot in flatten(Devices)[0]
+    if slot.shape.classes and issubclass(slot.shape.classes[0], Device)
+]
+
+
+@pytest.mark.parametrize(("field", "family", "many"), FAMILIES, ids=[field for field, *_ in FAMILIES])
+def test_no_family_of_devices_is_forgotten(field: str, family: type[Device], *, many: bool) -> None:
+    device, devices = family(), Devices()
+    setattr(devices, field, [device] if many else device)
+    assert [*walk(devices)] == [device]
+    definition = DomainDef.parse(document())
+    scope = postparse.Scope(definition, emulator("x86_64"), QemuConfig(), privileged=True, host_arch="x86_64", new=True)
+    Needs(scope).of(device)  # an AssertionError where nobody thought of it
 
 
 def test_on_a_conventional_board_devices_fill_the_slots_of_bus_0() -> None:

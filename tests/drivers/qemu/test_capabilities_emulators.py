@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pyvirtd.drivers.qemu.capabilities import emulators
+from pyvirtd.drivers.qemu.capabilities.descriptors import directories_key
 from pyvirtd.errors import InvalidArg, SystemError_
 
 
@@ -90,9 +91,9 @@ def test_file_that_cannot_be_run_is_no_emulator(directory: Path) -> None:
 
 
 def test_new_program_changes_the_key(directory: Path) -> None:
-    before = emulators.directories_key()
+    before = directories_key([directory])
     install(directory, "qemu-system-x86_64")
-    assert emulators.directories_key() != before
+    assert directories_key([directory]) != before
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from pyvirtd.constants.domain import DomainJobOperation, DomainJobType
 from pyvirtd.core.job_stats import JobStats
-from pyvirtd.core.jobs import Held, LongJob
+from pyvirtd.core.jobs import HeldLong, LongJob
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.monitor import Monitor, MonitorClosed
 from pyvirtd.drivers.qemu.saving.transfer import load_state, send_state
@@ -70,8 +70,8 @@ async def _ignore(_message: dict[str, Any]) -> None:
     pass
 
 
-def save_job() -> Held:
-    return Held(LongJob.SAVE, "test", stats=JobStats(DomainJobOperation.SAVE))
+def save_job() -> HeldLong:
+    return HeldLong("test", kind=LongJob.SAVE, stats=JobStats(DomainJobOperation.SAVE))
 
 
 def run(work: Awaitable[None]) -> None:

@@ -33,9 +33,7 @@ def changes(procedure: Procedure) -> bool:
     return not procedure.read_only and procedure.program is not ADMIN
 
 
-def leave_entry(
-    number: int, identity: Identity, call: str, obj: Any, error: VirtError | None, duration_ms: float
-) -> None:
+def log_call(number: int, identity: Identity, call: str, obj: Any, error: VirtError | None, duration_ms: float) -> None:
     """Write down a call of connection `number` about an object (None: no one object), with its error if it failed."""
     fields: dict[str, object] = {"call": call, "object": getattr(obj, "name", ""), "connection": number}
     uuid = getattr(obj, "uuid_text", "")
@@ -59,4 +57,4 @@ def leave_entry(
     text = f"conn={number} {who}: {call} {fields['object']}: {outcome} ({duration_ms:.1f} ms)"
     extra = {"fields": fields, ENTRY: True}
     # Made by hand: the logger's level does not count.
-    log.handle(log.makeRecord(log.name, logging.INFO, __file__, 0, text, (), None, "leave_entry", extra))
+    log.handle(log.makeRecord(log.name, logging.INFO, __file__, 0, text, (), None, "log_call", extra))

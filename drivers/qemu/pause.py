@@ -1,0 +1,101 @@
+"""Stopping a guest's vcpus and letting them run: whoever does it says why, and state, event and status file tell it."""
+
+import logging
+from collections.abc import Container
+from typing import TYPE_CHECKING, TypeAlias
+
+from pyvirtd.constants.domain import (
+    DomainEventResumedDetailType,
+    DomainEventSuspendedDetailType,
+    DomainEventType,
+    DomainPausedReason,
+    DomainRunningReason,
+    DomainState,
+)
+from pyvirtd.drivers.qemu.domain import Phase, QemuDomain
+from pyvirtd.drivers.qemu.monitor import MonitorClosed
+from pyvirtd.errors import VirtError
+
+if TYPE_CHECKING:
+    from pyvirtd.drivers.qemu.driver import QemuDriver
+
+log = logging.getLogger(__name__)
+
+# Why a guest stands still or runs: of the state and of its event.
+Pausing: TypeAlias = tuple[DomainPausedReason, DomainEventSuspendedDetailType]
+Resuming: TypeAlias = tuple[DomainRunningReason, DomainEventResumedDetailType]
+UNPAUSED: Resuming = (DomainRunningReason.UNPAUSED, DomainEventResumedDetailType.UNPAUSED)
+ANY_REASON = frozenset(DomainPausedReason)
+
+
+async def pause(driver: "QemuDriver", dom: QemuDomain, why: Pausing) -> None:
+    """Stop the vcpus. Raises VirtError."""
+    guest = dom.running
+    guest.pausing = why
+    try:
+        await guest.monitor.execute("stop")
+    except VirtError:
+        guest.pausing = None
+        raise
+    paused(driver, dom)
+    await driver.save_status(dom)
+
+
+async def resume(driver: "QemuDriver", dom: QemuDomain, why: Resuming) -> None:
+    """Let the vcpus run. Raises VirtError."""
+    await let_run(driver, dom, why)
+    await driver.save_status(dom)
+
+
+async def let_run(driver: "QemuDriver", dom: QemuDomain, why: Resuming) -> None:
+    """`resume` for who writes the status file itself."""
+    guest = dom.running
+    guest.resuming = why
+    try:
+        await guest.monitor.execute("cont")
+    except VirtError:
+        guest.resuming = None
+        raise
+    resumed(driver, dom)
+
+
+async def go_on(driver: "QemuDriver", dom: QemuDomain, why: Resuming, stopped_for: Container[int] = ANY_REASON) -> None:
+    """Let a guest run again that a job stopped for such a reason, if it is there and nobody else has stopped it.
+
+    Never raises: that it stays stopped is logged, and told by an event.
+    """
+    guest = dom.guest
+    if guest is None or guest.phase >= Phase.FINISHING or guest.ending is not None:
+        return
+    guest.pausing = None
+    if dom.state is not DomainState.PAUSED or dom.reason not in stopped_for:
+        return
+    try:
+        await resume(driver, dom, why)
+    except MonitorClosed:
+        return
+    except VirtError as exc:
+        log.error("domain %s does not go on: %s", dom.name, exc)
+        driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.API_ERROR)
+
+
+def paused(driver: "QemuDriver", dom: QemuDomain) -> bool:
+    """The vcpus stopped: state and event, once, whether QEMU's event or our command's answer comes first."""
+    if dom.state is not DomainState.RUNNING or dom.running.rebooting:
+        return False
+    reason, detail = dom.running.pausing or (DomainPausedReason.UNKNOWN, DomainEventSuspendedDetailType.PAUSED)
+    dom.running.pausing = None
+    dom.set_state(DomainState.PAUSED, reason)
+    driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, detail)
+    return True
+
+
+def resumed(driver: "QemuDriver", dom: QemuDomain) -> bool:
+    """The vcpus run: as `paused`."""
+    if dom.state is not DomainState.PAUSED:
+        return False
+    reason, detail = dom.running.resuming or UNPAUSED
+    dom.running.resuming = None
+    dom.set_state(DomainState.RUNNING, reason)
+    driver.emit_lifecycle(dom, DomainEventType.RESUMED, detail)
+    return True
