@@ -74,7 +74,7 @@ class HypervisorDriver(Driver, Generic[Dom]):
                     self.definitions.complain(stored.name, exc)
 
     async def reload(self) -> None:
-        """Know the domains whose files came since the start; each is read again when nobody else changes it."""
+        """Know the files that came or were edited since; each is read again when nobody else changes it."""
         if self.definitions is None:
             return
         for seen in await self.definitions.load():
@@ -82,12 +82,12 @@ class HypervisorDriver(Driver, Generic[Dom]):
             try:
                 uuid = identity(seen.text).uuid
                 dom = self.domains.get_name(seen.name)
-                if dom is not None and uuid in (None, dom.uuid_text):
+                if dom is not None and dom.is_kept_as(seen.text):
                     continue
                 async with self.names.hold(seen.name, uuid or ""):
                     stored = await self.definitions.read(seen.name)
                     if stored is not None and identity(stored.text).uuid == uuid:
-                        await self._know(stored)
+                        await self._renew(stored)
             except VirtError as exc:
                 self.definitions.complain(seen.name, exc)
 
@@ -124,6 +124,23 @@ class HypervisorDriver(Driver, Generic[Dom]):
             dom = self.new_domain(config, persistent=True)
             dom.autostart, dom.autostart_once = stored.autostart, stored.autostart_once
             self.domains.add(dom)
+
+    async def _renew(self, stored: Stored) -> None:
+        """Take a file for what its domain is from now on. As with libvirtd, only one that is new is told of."""
+        dom = self.domains.get_name(stored.name)
+        if dom is None or not dom.persistent:
+            await self._know(stored)
+            if dom is None and (dom := self.domains.get_name(stored.name)) is not None:
+                self.emit_lifecycle(dom, DomainEventType.DEFINED, DomainEventDefinedDetailType.ADDED)
+            return
+        async with dom.jobs.hold(Job.MODIFY, "reload"):
+            config = await self.parse(stored.text)
+            if config.uuid != dom.uuid_text:
+                raise InternalError(f"it gives '{dom.name}' another uuid than {dom.uuid_text}")
+            if not dom.is_kept_as(stored.text):
+                log.info("domain %s: its definition was edited on disk", dom.name)
+                dom.config = config
+                dom.keep_as_text(stored.text)
 
     async def check_definitions(self) -> None:
         """Look into the definitions nobody has used yet, a few at a time; a broken one is reported and let go."""

@@ -80,6 +80,10 @@ class DomainObject(Domain):
         self._text = Deferred(self.name, self.uuid_text, text)
         self._use()
 
+    def is_kept_as(self, text: str) -> bool:
+        """Whether a file with this text, whatever comment begins it, says what is known of the definition."""
+        return self._text is not None and text.endswith(self._text.text)
+
     def _use(self) -> None:
         """Of the definitions that could be read from text again, keep those last used."""
         if self._config is None or self._text is None:

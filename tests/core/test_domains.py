@@ -344,11 +344,34 @@ def test_a_reload_takes_in_new_files_and_leaves_those_being_written(tmp_path: Pa
         world.paths.config_file("b").write_text(XML.format(name="b", uuid=UUIDS[1], title="t"))
         writing = world.paths.config / f"{TEMPORARY_PREFIX}c{TEMPORARY_SUFFIX}"
         writing.touch()
+        world.events.clear()
         await world.driver.reload()
         assert {dom.name for dom in world.driver.domains} == {"test", "a", "b"}
+        assert world.events == [("b", DomainEventType.DEFINED, Defined.ADDED)]
         assert writing.exists()
         await world.driver.load_definitions()
         assert not writing.exists()
+
+    run(tmp_path, work)
+
+
+def test_a_reload_takes_in_what_was_edited(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        dom = await world.define(title="before")
+        path, revision = world.paths.config_file("a"), dom.revision
+        world.events.clear()
+        await world.driver.reload()
+        assert dom.revision == revision, "nothing was edited"
+        for broken in ("<domain>", world.text().replace(UUIDS[0], UUIDS[1]), world.text().replace(">a<", ">c<")):
+            path.write_text(broken)
+            await world.driver.reload()
+            assert (dom.config.title, dom.config.uuid) == ("before", UUIDS[0])
+        path.write_text(XML.format(name="a", uuid=UUIDS[0], title="after"))
+        await world.driver.reload()
+        assert dom.config.title == "after"
+        await world.driver.reload()
+        assert [one.name for one in world.driver.domains] == ["test", "a"]
+        assert world.events == []
 
     run(tmp_path, work)
 
