@@ -99,13 +99,23 @@ def _signature(cpu: HostCpu) -> CpuSignature:
     return CpuSignature(cpu.vendor or "", numbers.get("family", 0), numbers.get("model", 0), numbers.get("stepping"))
 
 
-class _Rank(NamedTuple):
-    """How near a model is; the greatest wins."""
+class _Match(NamedTuple):
+    """A CPU put as a model and the differences from it."""
 
-    preferred: bool
-    same_processor: bool
-    differences: int  # their weight; negative: less is greater
-    place: int  # in libvirt's order
+    model: X86Model
+    place: int  # of the model, in libvirt's order
+    required: frozenset[str]
+    disabled: frozenset[str]
+
+    @property
+    def losses(self) -> int:
+        """How much the model has to lose: libvirtd 9.0 counts disabled features by twos, as its choices show."""
+        return (len(self.disabled) + 1) // 2
+
+    @property
+    def differences(self) -> int:
+        """The weight of the differences: each counts once, and each two disabled ones one more than the two before."""
+        return len(self.required) + len(self.disabled) + self.losses * (self.losses + 1) // 2
 
 
 def best_match(
@@ -114,62 +124,60 @@ def best_match(
     signature: CpuSignature,
     *,
     may_disable: bool,
-    preferred: str | None = None,
+    given: Set[str] = frozenset(),
     usable: Container[str] = X86_MODELS,
     blocked: Mapping[str, Set[str]] = MappingProxyType({}),
 ) -> NamedCpu:
     """The model nearest to a CPU, never one of another maker; the CPU of a signature without a maker is anybody's.
 
-    The `preferred` model wins over all others, then one of the CPU's own family and model number, then the one with
-    the smallest differences. Without a model at all the CPU is only
-    its features. `blocked`: features of each model that the hypervisor cannot give, which are disabled in any case.
+    A model of the CPU's own family and model number wins, then the one with the smallest differences. `given`: the
+    models that clients named this CPU by. A single one wins over all others; of several, one that has less to lose
+    than the nearest keeps away all newer models. Without a model at all the CPU is only its features. `blocked`:
+    features of each model that the hypervisor cannot give.
     """
-    ranked = {
-        rank: model
-        for model in x86_models(definitions).values()
-        if model.name in usable
-        and (
-            rank := _rank(
-                model, features, signature, blocked.get(model.name, ()), may_disable=may_disable, preferred=preferred
-            )
-        )
-    }
     vendor = vendor_name(signature.vendor)
-    if not ranked:
+    matches = [
+        _match(model, features, blocked.get(model.name, frozenset()), may_disable=may_disable)
+        for model in x86_models(definitions).values()
+        if model.name in usable and _allowed(model, signature, may_disable=may_disable)
+    ]
+    if not may_disable:
+        matches = [one for one in matches if not one.disabled]
+    if not matches:
         return NamedCpu(None, vendor, _policies(in_order(features), "require"))
-    best = ranked[max(ranked)]
-    away = (best.features - features) | set(blocked.get(best.name, ()))
-    added = _policies(in_order(features - best.features - away), "require")
-    taken = _policies(in_order(away), "disable")
-    if may_disable:  # what newer QEMUs left out of the model is always said
-        taken += _policies(in_order(best.gone - features), "disable")
-    return NamedCpu(best.name, vendor, added + taken)
+    best = _nearest(matches, signature, given)
+    for own in reversed([one for one in matches if one.model.name in given]):
+        if own.losses < best.losses:
+            best = _nearest([one for one in matches if one.place <= own.place], signature, given)
+    # what newer QEMUs left out of the model is said last
+    gone = best.model.gone & best.disabled
+    taken = in_order(best.disabled - gone) + in_order(gone)
+    return NamedCpu(
+        best.model.name, vendor, _policies(in_order(best.required), "require") + _policies(taken, "disable")
+    )
 
 
-def _rank(
-    model: X86Model,
-    features: Set[str],
-    signature: CpuSignature,
-    blocked: Iterable[str],
-    *,
-    may_disable: bool,
-    preferred: str | None,
-) -> _Rank | None:
-    """None for a model that will not do at all."""
+def _allowed(model: X86Model, signature: CpuSignature, *, may_disable: bool) -> bool:
     if signature.vendor and model.vendor and model.letters != signature.vendor:
-        return None
-    if not (model.for_guests if may_disable else model.for_hosts):
-        return None
-    away = model.features - (features - set(blocked))
-    if away and not may_disable:
-        return None
-    weight = len(features - model.features - away) + _penalty(len(away))
-    return _Rank(model.name == preferred, model.is_of(signature), -weight, X86_MODELS.index(model.name))
+        return False
+    return model.for_guests if may_disable else model.for_hosts
 
 
-def _penalty(disabled: int) -> int:
-    """The weight of features that a model has to lose; each more weighs more, as the choices of libvirtd 9.0 show."""
-    return 2 + disabled + disabled * disabled // 5 if disabled else 0
+def _match(model: X86Model, features: Set[str], blocked: Set[str], *, may_disable: bool) -> _Match:
+    """Blocked features are disabled, but for those that only the CPU has, not the model."""
+    disabled = ((model.features | blocked) - features) | (model.features & blocked)
+    if may_disable:
+        disabled |= model.gone - features
+    return _Match(model, X86_MODELS.index(model.name), frozenset(features - model.features), disabled)
+
+
+def _nearest(matches: Iterable[_Match], signature: CpuSignature, given: Set[str]) -> _Match:
+    """Of two that are equally near the later in libvirt's order."""
+
+    def rank(one: _Match) -> tuple[bool, bool, int, int, int]:
+        return {one.model.name} == given, one.model.is_of(signature), -one.differences, -one.losses, one.place
+
+    return max(matches, key=rank)
 
 
 def _policies(names: Iterable[str], policy: str) -> tuple[CpuFeaturePolicy, ...]:

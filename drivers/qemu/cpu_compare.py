@@ -177,14 +177,13 @@ def baseline(
     vendor = _common_vendor(given, models)
     if not common:
         raise OperationFailed("CPUs are incompatible", domain=CPU)
-    names = {one.model for one in given}
-    preferred = names.pop() if len(names) == 1 else None
+    named = {model.name for model in models}
     found = cpu.best_match(
         definitions,
         common,
         CpuSignature(vendor_letters(vendor) or "", 0, 0),
         may_disable=True,
-        preferred=preferred,
+        given=named,
         usable=usable if usable is not None else X86_MODELS,
         blocked=blocked or {},
     )
@@ -196,7 +195,7 @@ def baseline(
     if expand:
         found = _expanded(found, best)
     everyone = all(one.cpu.vendor is not None for one in given)
-    sure = usable is not None or best.name == preferred
+    sure = usable is not None or {best.name} == named
     return print_guest(found._replace(vendor=vendor if everyone else None), "forbid" if sure else "allow")
 
 

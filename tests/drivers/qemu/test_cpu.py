@@ -3,6 +3,7 @@
 import pytest
 
 from pyvirtd.drivers.qemu import cpu, cpu_features
+from pyvirtd.drivers.qemu.capabilities import CpuDefinition
 from pyvirtd.drivers.qemu.cpu import CpuSignature, best_match
 from pyvirtd.errors import InvalidArg, NoSupport
 from tests.drivers.qemu.capabilities_data import BASE, DEFINITIONS, HOST, TCG, make_capabilities
@@ -91,6 +92,74 @@ def test_model_of_another_maker_is_not_taken() -> None:
 def test_cpu_without_any_model_is_its_features() -> None:
     found = best_match((), {"sse"}, AMD, may_disable=True)
     assert (found.model, found.vendor, [f.name for f in found.features]) == (None, "AMD", ["sse"])
+
+
+ANYBODY = CpuSignature("", 0, 0)
+# Features that libvirt and QEMU count alike, for models made up of any of them.
+PLAIN = [name for name in cpu_features.FEATURES if name not in ("vme", "lahf_lm", *cpu_features.NOT_CONFIGURABLE)]
+CPU = frozenset(PLAIN[:60])
+
+
+def model_with(name: str, required: int, disabled: int) -> CpuDefinition:
+    """A model that lacks so many features of `CPU`, and has so many that `CPU` lacks."""
+    return CpuDefinition(name, frozenset([*PLAIN[required:60], *PLAIN[60 : 60 + disabled]]), "GenuineIntel", 6, 1, 1)
+
+
+# What libvirtd 9.0 took of an earlier and a later model, each with the features to require and to disable.
+CHOICES = [
+    ((2, 0), (0, 1), "earlier"), ((3, 0), (0, 1), "later"), ((28, 0), (26, 1), "earlier"), ((0, 1), (2, 0), "later"),
+    ((3, 0), (0, 2), "earlier"), ((4, 0), (0, 2), "later"), ((15, 0), (9, 3), "earlier"), ((48, 0), (31, 7), "earlier"),
+    ((1, 1), (0, 2), "later"), ((10, 1), (9, 2), "later"), ((11, 1), (9, 2), "later"), ((10, 1), (10, 2), "earlier"),
+    ((3, 2), (4, 1), "later"), ((3, 2), (5, 1), "earlier"), ((9, 1), (5, 3), "earlier"), ((29, 3), (33, 1), "later"),
+    ((3, 2), (0, 3), "earlier"), ((4, 2), (0, 3), "later"), ((38, 2), (34, 4), "earlier"), ((0, 4), (4, 2), "later"),
+    ((29, 3), (28, 4), "later"), ((4, 4), (0, 5), "earlier"), ((5, 4), (0, 5), "later"), ((40, 6), (45, 4), "later"),
+    ((5, 6), (0, 7), "earlier"), ((6, 6), (0, 7), "later"), ((18, 7), (17, 8), "later"), ((24, 3), (5, 10), "earlier"),
+    ((17, 9), (16, 10), "later"), ((21, 6), (1, 11), "earlier"), ((31, 4), (31, 4), "later"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("earlier", "later", "taken"), CHOICES)
+def test_model_nearest_to_a_cpu(earlier: tuple[int, int], later: tuple[int, int], taken: str) -> None:
+    definitions = (model_with("qemu64", *earlier), model_with("kvm64", *later))
+    found = best_match(definitions, CPU, ANYBODY, may_disable=True)
+    assert found.model == {"earlier": "qemu64", "later": "kvm64"}[taken]
+
+
+# The differences of qemu32, kvm32 and Nehalem from a CPU of which the clients named two models.
+@pytest.mark.parametrize(
+    ("differences", "given", "taken"),
+    [
+        (((50, 0), (40, 0), (3, 0)), {"qemu32", "kvm32"}, "Nehalem"),  # nothing to lose: the nearest of all
+        (((50, 0), (40, 0), (3, 1)), {"qemu32", "kvm64"}, "qemu32"),
+        (((50, 0), (40, 0), (3, 1)), {"qemu32", "kvm32"}, "kvm32"),  # not a newer one than is needed
+        (((40, 0), (50, 0), (3, 1)), {"kvm32", "kvm64"}, "qemu32"),  # nor one that is not the nearest
+        (((50, 0), (40, 1), (3, 2)), {"kvm32", "kvm64"}, "Nehalem"),  # one feature less is not less
+        (((50, 0), (40, 1), (3, 3)), {"kvm32", "kvm64"}, "kvm32"),
+        (((50, 0), (40, 1), (3, 3)), {"qemu32", "kvm32"}, "qemu32"),
+    ],
+)
+def test_models_that_clients_named_keep_newer_ones_away(
+    differences: tuple[tuple[int, int], ...], given: set[str], taken: str
+) -> None:
+    names = ("qemu32", "kvm32", "Nehalem")
+    definitions = tuple(model_with(name, *both) for name, both in zip(names, differences, strict=True))
+    assert best_match(definitions, CPU, ANYBODY, may_disable=True, given=given).model == taken
+
+
+def test_the_one_model_that_clients_named_is_taken() -> None:
+    definitions = (model_with("qemu64", 40, 9), model_with("kvm64", 0, 0))
+    assert best_match(definitions, CPU, ANYBODY, may_disable=True, given={"qemu64"}).model == "qemu64"
+
+
+def test_blocked_features_are_disabled_unless_only_the_cpu_has_them() -> None:
+    definitions = (CpuDefinition("kvm64", BASE, "GenuineIntel", 15, 6, 1),)
+    blocked = {"kvm64": {"nx", "svm", "topoext"}}
+    found = best_match(definitions, BASE | {"topoext"}, ANYBODY, may_disable=True, blocked=blocked)
+    assert [(f.name, f.policy) for f in found.features if f.name != "vme"] == [
+        ("topoext", "require"),
+        ("nx", "disable"),
+        ("svm", "disable"),
+    ]
 
 
 def test_features_a_migration_cannot_carry_can_be_left_out() -> None:
