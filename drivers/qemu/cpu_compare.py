@@ -127,11 +127,10 @@ def compare(
 
 
 def _required(wanted: ClientCpu, definitions: tuple[CpuDefinition, ...]) -> set[str]:
-    """What the host must have itself: the model's features but those with a policy of their own."""
+    """What the host must have itself. A feature that is forbidden stays one of the model's, as in libvirtd 9.0."""
     _check_features(wanted)
-    own = wanted.names(FeaturePolicy.REQUIRE)
-    others = {one.name for one in wanted.cpu.feature} - own
-    return (set(_model(wanted, definitions).features) - others) | own
+    loose = wanted.names(FeaturePolicy.FORCE, FeaturePolicy.OPTIONAL, FeaturePolicy.DISABLE)
+    return (set(_model(wanted, definitions).features) - loose) | wanted.names(FeaturePolicy.REQUIRE)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -56,6 +56,7 @@ def join(*texts: str, expand: bool = False, migratable: bool = False) -> str:
         (guest("kvm64", "<feature policy='force' name='svm'/>"), CPUCompareResult.SUPERSET),
         (guest("Nehalem"), CPUCompareResult.INCOMPATIBLE),
         (guest("Nehalem", "<feature policy='disable' name='sse4.2'/>"), CPUCompareResult.SUPERSET),
+        (guest("Nehalem", "<feature policy='forbid' name='sse4.2'/>"), CPUCompareResult.INCOMPATIBLE),
         (guest("kvm64", "<vendor>AMD</vendor>"), CPUCompareResult.SUPERSET),
         ("<cpu mode='host-model'/>", CPUCompareResult.SUPERSET),
         ("<cpu/>", CPUCompareResult.SUPERSET),
