@@ -12,7 +12,7 @@ from pyvirtd.constants.host import CPUCompareResult
 from pyvirtd.drivers.qemu import cpu
 from pyvirtd.drivers.qemu.capabilities.emulators import ARCHITECTURES
 from pyvirtd.drivers.qemu.capabilities.model import CpuDefinition
-from pyvirtd.drivers.qemu.cpu_features import FEATURES, in_order, vendor_letters
+from pyvirtd.drivers.qemu.cpu_features import FEATURES, NEVER_GIVEN, NOT_CONFIGURABLE, in_order, vendor_letters
 from pyvirtd.drivers.qemu.cpu_models import X86_MODELS, CpuSignature, X86Model, x86_models
 from pyvirtd.errors import (
     ConfigUnsupported,
@@ -30,7 +30,6 @@ from pyvirtd.xml.document import Node, parse_document, text_of
 CPU = ErrorDomain.CPU
 # What a guest loses when it moves: features that libvirt marks so.
 UNMIGRATABLE = frozenset({"invtsc", "xsaves"})
-_SET_BY_GUESTS = frozenset({"osxsave", "ospke"})  # the operating system turns them on
 _GIVEN = (FeaturePolicy.FORCE, FeaturePolicy.REQUIRE)
 
 
@@ -172,7 +171,7 @@ def baseline(
         _check_features(one, but=FeaturePolicy.OPTIONAL)
     models = [_model(one, definitions) for one in given]
     common = frozenset.intersection(*(_features(one, model) for one, model in zip(given, models, strict=True)))
-    common -= _SET_BY_GUESTS
+    common -= NOT_CONFIGURABLE if usable is None else NOT_CONFIGURABLE | NEVER_GIVEN
     vendor = _common_vendor(given, models)
     if not common:
         raise OperationFailed("CPUs are incompatible", domain=CPU)

@@ -71,9 +71,11 @@ FEATURES: dict[str, Place] = {
 
 _ORDER = {name: number for number, name in enumerate(FEATURES)}
 
-# Where the spelling differs by more than "-", "_" and ".".
 # What a guest sees of these follows from others, or from the host's kernel; QEMU has no such names.
 NOT_CONFIGURABLE = frozenset({"osxsave", "ospke", "cmt", "mbm_total", "mbm_local"})
+# QEMU has no such names either, so it never gives them and nothing has to be said to turn them off.
+NEVER_GIVEN = frozenset({"pconfig", "cvt16"})
+# Where the spelling differs by more than "-", "_" and ".".
 _QEMU_ALIASES = {"pclmulqdq": "pclmuldq", "i64": "lm", "xd": "nx", "ffxsr": "fxsr_opt"}
 _TO_QEMU = {"pclmuldq": "pclmulqdq"}
 _LINUX_ALIASES = {

@@ -3,7 +3,7 @@
 from pyvirtd.drivers.qemu.command.address import on_off
 from pyvirtd.drivers.qemu.command.context import Builder, Props, escape
 from pyvirtd.drivers.qemu.cpu import describe_guest
-from pyvirtd.drivers.qemu.cpu_features import NOT_CONFIGURABLE, in_order, to_qemu
+from pyvirtd.drivers.qemu.cpu_features import NEVER_GIVEN, NOT_CONFIGURABLE, in_order, to_qemu
 from pyvirtd.drivers.qemu.cpu_models import libvirt_features
 from pyvirtd.model.cpu import CacheMode, Cpu, CpuMatch, CpuMode, FeaturePolicy, IothreadId, MaxPhysAddrMode
 from pyvirtd.model.features import Features, HypervMode, Timer, TimerName, TlbFlush
@@ -86,9 +86,11 @@ def _states(build: Builder, cpu: Cpu) -> dict[str, bool]:
             continue
         name = to_qemu(feature.name) if build.board.x86 else feature.name
         if feature.policy is FeaturePolicy.OPTIONAL:
-            states[name] = _host_has(build, name)
+            state = _host_has(build, name)
         else:
-            states[name] = feature.policy in _REQUIRED or feature.policy is None
+            state = feature.policy in _REQUIRED or feature.policy is None
+        if state or feature.name not in NEVER_GIVEN:
+            states[name] = state
     return states
 
 

@@ -120,6 +120,13 @@ def test_two_cpus_share_what_both_have() -> None:
     )
 
 
+def test_a_baseline_has_no_features_that_nobody_can_set() -> None:
+    given = host_cpu("kvm64", "<feature name='cmt'/><feature name='osxsave'/><feature name='cvt16'/>")
+    assert [line.split("'")[3] for line in join(given).splitlines() if "feature" in line] == ["cvt16"]
+    for_hypervisor = baseline([read(given, host=True)], DEFINITIONS, usable={"kvm64"})
+    assert "feature" not in for_hypervisor
+
+
 def test_what_newer_qemus_left_out_is_always_said() -> None:
     assert "<feature policy='disable' name='monitor'/>" in join(host_cpu("EPYC"))
 

@@ -108,6 +108,14 @@ def test_a_cpu_that_the_guest_would_not_get_is_refused(session: SessionHost, che
     assert session.ok("list --all --name") == ""
 
 
+@pytest.mark.parametrize(("feature", "words"), [("aes", "qemu64,aes=off"), ("cvt16", "qemu64"), ("cmt", "qemu64")])
+def test_what_qemu_never_gives_is_not_turned_off(session: SessionHost, feature: str, words: str) -> None:
+    cpu = f"<cpu><model>qemu64</model><feature policy='disable' name='{feature}'/></cpu>"
+    session.write("/four.xml", bare_domain("four", extra=cpu))
+    shown = session.ok(f"domxml-to-native qemu-argv {session.path('/four.xml')}")
+    assert re.findall(r"-cpu (\S+)", shown) == [words]
+
+
 def test_updating_an_inactive_definition(session: SessionHost) -> None:
     session.define(bare_domain("two", extra="<cpu mode='host-model'/>"))
     assert "<cpu mode='host-model'" in session.ok("dumpxml two")
