@@ -65,10 +65,15 @@ def blocked_features(caps: QemuCapabilities, virt_type: str) -> dict[str, frozen
     return {m.name: libvirt_features(frozenset(m.blockers)) for m in caps.cpu_models(virt_type) if m.blockers}
 
 
+def power_vendor(name: str) -> str:
+    """The maker of a POWER model."""
+    return "Freescale" if name.startswith("POWERPC_e") else "IBM"
+
+
 def vendor_of(caps: QemuCapabilities, name: str, arch: str) -> str | None:
     """The maker of a model; None for generic models and for architectures without makers."""
     if arch in PPC:
-        return "Freescale" if name.startswith("POWERPC_e") else "IBM"
+        return power_vendor(name)
     if name in GENERIC or (definition := caps.cpu_definition(name)) is None:
         return None
     return vendor_name(definition.vendor)

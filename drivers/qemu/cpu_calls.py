@@ -98,7 +98,7 @@ class CpuCalls(ConnectPart):
         choice = await self._choose(emulator, arch, machine, virttype)
         caps = choice.caps
         usable = {model.name for model in cpu.usable_names(caps, choice.virt_type, choice.arch)}
-        if not usable:
+        if not caps.cpu_models(choice.virt_type):
             raise OperationUnsupported(
                 f"QEMU '{caps.binary}' does not support any CPU models for virttype '{choice.virt_type}'",
                 domain=From.QEMU,

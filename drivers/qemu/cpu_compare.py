@@ -127,18 +127,21 @@ def compare(
 
 def _required(wanted: ClientCpu, definitions: tuple[CpuDefinition, ...]) -> set[str]:
     """What the host must have itself. A feature that is forbidden stays one of the model's, as in libvirtd 9.0."""
-    _check_features(wanted)
+    _check_features(wanted, FeaturePolicy.FORCE)
+    model = _model(wanted, definitions)
+    for policy in FeaturePolicy:
+        _check_features(wanted, policy)
     loose = wanted.names(FeaturePolicy.FORCE, FeaturePolicy.OPTIONAL, FeaturePolicy.DISABLE)
-    return (set(_model(wanted, definitions).features) - loose) | wanted.names(FeaturePolicy.REQUIRE)
+    return (set(model.features) - loose) | wanted.names(FeaturePolicy.REQUIRE)
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(in_order(names))
 
 
-def _check_features(wanted: ClientCpu, *, but: FeaturePolicy | None = None) -> None:
+def _check_features(wanted: ClientCpu, *policies: FeaturePolicy) -> None:
     for feature in wanted.cpu.feature:
-        if feature.name not in FEATURES and feature.policy is not but:
+        if feature.name not in FEATURES and feature.policy in policies:
             raise InternalError(f"Unknown CPU feature {feature.name}", domain=CPU)
 
 
@@ -167,12 +170,15 @@ def baseline(
     without what keeps a guest from moving. expand: every feature of the model is named. Raises OperationFailed for
     CPUs without anything in common, InternalError for a model or a feature that nobody knows.
     """
+    models: list[X86Model] = []
+    vendor = None
     for one in given:
-        _check_features(one, but=FeaturePolicy.OPTIONAL)
-    models = [_model(one, definitions) for one in given]
+        model = _model(one, definitions)
+        _check_features(one, *(policy for policy in FeaturePolicy if policy is not FeaturePolicy.OPTIONAL))
+        vendor = _joined_vendor(vendor, one, model if models else None)
+        models.append(model)
     common = frozenset.intersection(*(_features(one, model) for one, model in zip(given, models, strict=True)))
     common -= NOT_CONFIGURABLE if usable is None else NOT_CONFIGURABLE | NEVER_GIVEN
-    vendor = _common_vendor(given, models)
     if not common:
         raise OperationFailed("CPUs are incompatible", domain=CPU)
     named = {model.name for model in models}
@@ -201,20 +207,21 @@ def _features(one: ClientCpu, model: X86Model) -> frozenset[str]:
     return (model.features | one.names(*_GIVEN)) - one.names(FeaturePolicy.DISABLE, FeaturePolicy.FORBID)
 
 
-def _common_vendor(given: Sequence[ClientCpu], models: Sequence[X86Model]) -> str | None:
-    """The maker of all; the first CPU has one only if the client says so, the others also by their models."""
-    found = _known_vendor(given[0].cpu.vendor)
-    for one, model in list(zip(given, models, strict=True))[1:]:
-        named = one.cpu.vendor
-        if named is not None and model.vendor is not None and model.vendor != named:
-            raise OperationFailed(
-                f"CPU vendor {model.vendor} of model {model.name} differs from vendor {named}", domain=CPU
-            )
-        named = _known_vendor(named or model.vendor)
-        if found is not None and named is not None and found != named:
-            raise OperationFailed("CPU vendors do not match", domain=CPU)
-        found = found or named
-    return found
+def _joined_vendor(found: str | None, one: ClientCpu, model: X86Model | None) -> str | None:
+    """The maker of all CPUs so far. `model`: of any but the first, which has a maker only if the client says so."""
+    if model is None:
+        return _known_vendor(one.cpu.vendor)
+    if model.vendor is not None:
+        _check_vendor(one, model.name, model.vendor)
+    named = _known_vendor(one.cpu.vendor or model.vendor)
+    if found is not None and named is not None and found != named:
+        raise OperationFailed("CPU vendors do not match", domain=CPU)
+    return found or named
+
+
+def _check_vendor(one: ClientCpu, model: str, vendor: str) -> None:
+    if one.cpu.vendor not in (None, vendor):
+        raise OperationFailed(f"CPU vendor {vendor} of model {model} differs from vendor {one.cpu.vendor}", domain=CPU)
 
 
 def _known_vendor(name: str | None) -> str | None:
@@ -258,11 +265,13 @@ def no_baseline(arch: str) -> VirtError:
 
 
 def _power_baseline(given: Sequence[ClientCpu]) -> str:
+    name = given[0].model
+    if name not in cpu.PPC_MODELS:
+        raise InternalError(f"Unknown CPU model {name}", domain=CPU)
     for one in given:
-        if one.model not in cpu.PPC_MODELS:
-            raise InternalError(f"Unknown CPU model {one.model}", domain=CPU)
+        if one.model != name:
+            raise OperationFailed("CPUs are incompatible", domain=CPU)
         if one.cpu.vendor is not None and one.cpu.vendor not in ("IBM", "Freescale"):
             raise OperationFailed(f"Unknown CPU vendor {one.cpu.vendor}", domain=CPU)
-    if len({one.model for one in given}) > 1:
-        raise OperationFailed("CPUs are incompatible", domain=CPU)
-    return print_guest(NamedCpu(given[0].model, None, ()), "forbid")
+        _check_vendor(one, name, cpu.power_vendor(name))
+    return print_guest(NamedCpu(name, None, ()), "forbid")

@@ -1,10 +1,15 @@
 """Comparing CPUs with a host and joining those of several hosts."""
 
+import asyncio
+from typing import Any, cast
+
 import pytest
 
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.constants.host import CPUCompareResult
 from pyvirtd.drivers.qemu.capabilities import CpuDefinition
+from pyvirtd.drivers.qemu.capabilities.domain import Choice
+from pyvirtd.drivers.qemu.cpu_calls import CpuCalls
 from pyvirtd.drivers.qemu.cpu_compare import HostCpu, baseline, compare, other_baseline, read
 from pyvirtd.drivers.qemu.cpu_models import x86_models
 from pyvirtd.errors import (
@@ -13,10 +18,13 @@ from pyvirtd.errors import (
     InternalError,
     NoSupport,
     OperationFailed,
+    OperationUnsupported,
     VirtError,
     XmlDetail,
     XmlError,
 )
+from pyvirtd.model.capabilities import VirtType
+from tests.drivers.qemu.capabilities_data import MACHINES, make_capabilities
 from tests.support.host import SessionHost
 
 BASE = frozenset({"fpu", "sse", "sse2", "lm", "nx", "syscall"})
@@ -89,6 +97,13 @@ def test_why_a_cpu_does_not_fit(xml: str, reason: str) -> None:
     [
         (guest("unheard-of"), InternalError, "Unknown CPU model unheard-of"),
         (guest("kvm64", "<feature name='unheard-of'/>"), InternalError, "Unknown CPU feature unheard-of"),
+        (guest("unheard-of", "<feature name='unheard-of'/>"), InternalError, "Unknown CPU model"),
+        (guest("unheard-of", "<feature policy='force' name='unheard-of'/>"), InternalError, "Unknown CPU feature"),
+        (
+            guest("kvm64", "<feature policy='forbid' name='first'/><feature name='second'/>"),
+            InternalError,
+            "Unknown CPU feature second",
+        ),
         ("<domain/>", XmlError, "XML does not contain expected 'cpu' element"),
         ("junk", XmlDetail, "CPU_definition"),
         ("<cpu><arch>x86_64</arch></cpu>", XmlError, "Missing CPU model name"),
@@ -118,6 +133,16 @@ def test_two_cpus_share_what_both_have() -> None:
         "<cpu mode='custom' match='exact'>\n  <model fallback='allow'>kvm64</model>\n"
         "  <feature policy='require' name='popcnt'/>\n  <feature policy='require' name='aes'/>\n</cpu>\n"
     )
+
+
+def test_each_cpu_is_checked_before_the_next_its_model_first() -> None:
+    strange = "<feature name='unheard-of'/>"
+    with pytest.raises(InternalError, match="Unknown CPU model"):
+        join(host_cpu("unheard-of", strange))
+    with pytest.raises(InternalError, match="Unknown CPU feature"):
+        join(host_cpu("kvm64", strange), host_cpu("unheard-of"))
+    with pytest.raises(OperationFailed, match="Unknown CPU vendor"):
+        join(host_cpu("kvm64", "<vendor>Acme</vendor>"), host_cpu("unheard-of"))
 
 
 def test_a_baseline_has_no_features_that_nobody_can_set() -> None:
@@ -160,12 +185,29 @@ def test_other_architectures() -> None:
     assert "<model fallback='forbid'>POWER9</model>" in other_baseline(power[:1], "ppc64")
     with pytest.raises(OperationFailed, match="CPUs are incompatible"):
         other_baseline(power, "ppc64")
+    with pytest.raises(OperationFailed, match="CPUs are incompatible"):
+        other_baseline([power[0], read(host_cpu("unheard-of", "<vendor>Acme</vendor>", "ppc64"), host=True)], "ppc64")
+    with pytest.raises(OperationFailed, match="CPU vendor IBM of model POWER9 differs from vendor Freescale"):
+        other_baseline([read(host_cpu("POWER9", "<vendor>Freescale</vendor>", "ppc64"), host=True)], "ppc64")
+    with pytest.raises(InternalError, match="Unknown CPU model cortex-a57"):
+        other_baseline([read(host_cpu("cortex-a57", arch="ppc64"), host=True)], "ppc64")
     arm = [read(host_cpu("cortex-a57", arch="aarch64"), host=True)]
     assert "<model fallback='allow'>cortex-a57</model>" in other_baseline(arm, "aarch64")
     with pytest.raises(NoSupport, match="cannot compute baseline CPU of s390x architecture"):
         other_baseline(arm, "s390x")
     with pytest.raises(NoSupport, match="'riscv64' architecture is not supported by CPU driver"):
         other_baseline(arm, "riscv64")
+
+
+def test_a_hypervisor_of_another_architecture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = CpuCalls(cast("Any", None))
+
+    async def choose(*_: object) -> Choice:
+        return Choice(make_capabilities(arch="ppc"), "ppc", MACHINES[0], VirtType.QEMU)
+
+    monkeypatch.setattr(calls, "_choose", choose)
+    with pytest.raises(OperationUnsupported, match="baseline hypervisor CPU is not supported for arch ppc"):
+        asyncio.run(calls.connect_baseline_hypervisor_cpu(None, "ppc", None, "qemu", [guest("kvm64")], 0))
 
 
 def test_models_that_qemu_lacks_are_known_by_their_differences() -> None:
