@@ -213,10 +213,10 @@ def _joined_vendor(found: str | None, one: ClientCpu, model: X86Model | None) ->
         return _known_vendor(one.cpu.vendor)
     if model.vendor is not None:
         _check_vendor(one, model.name, model.vendor)
-    named = _known_vendor(one.cpu.vendor or model.vendor)
-    if found is not None and named is not None and found != named:
+    named = one.cpu.vendor or model.vendor
+    if found is not None and named not in (None, found):
         raise OperationFailed("CPU vendors do not match", domain=CPU)
-    return found or named
+    return found or _known_vendor(named)
 
 
 def _check_vendor(one: ClientCpu, model: str, vendor: str) -> None:

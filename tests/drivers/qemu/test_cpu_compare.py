@@ -173,6 +173,8 @@ def test_a_baseline_that_may_move_lacks_what_keeps_it() -> None:
         ((host_cpu("kvm64"), host_cpu("EPYC", "<vendor>Intel</vendor>")), "CPU vendor AMD of model EPYC differs from"),
         ((host_cpu("kvm64", "<vendor>Intel</vendor>"), host_cpu("EPYC")), "CPU vendors do not match"),
         ((host_cpu("kvm64", "<vendor>Acme</vendor>"),), "Unknown CPU vendor Acme"),
+        ((host_cpu("kvm64"), host_cpu("kvm64", "<vendor>Acme</vendor>")), "Unknown CPU vendor Acme"),
+        ((host_cpu("kvm64"), host_cpu("EPYC"), host_cpu("kvm64", "<vendor>Acme</vendor>")), "CPU vendors do not match"),
     ],
 )
 def test_makers_must_agree(texts: tuple[str, ...], message: str) -> None:
