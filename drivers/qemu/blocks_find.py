@@ -28,6 +28,11 @@ def local_path(source: AnySource | None) -> str:
     return ""
 
 
+def measured_path(source: AnySource | None) -> str:
+    """Where the size of a source can be looked up; "" for what only QEMU can tell."""
+    return "" if isinstance(source, FileSource) and source.fdgroup else local_path(source)
+
+
 def is_empty(disk: Disk) -> bool:
     """Whether nothing is in the drive."""
     return disk.source is None or (

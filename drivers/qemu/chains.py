@@ -10,13 +10,13 @@ import os
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.image_header import HEADER_BYTES, Backing, backing_of, data_file_of, looks_like
 from pyvirtd.drivers.qemu.backing_names import source_of
+from pyvirtd.drivers.qemu.descriptors import Groups
 from pyvirtd.errors import InternalError, NoStoragePool, OperationInvalid, VirtError, from_os_error
 from pyvirtd.model.disk import Disk, DiskDriver
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.storage import (
     AnySource,
     BackingStore,
-    BlockSource,
     ChainFormat,
     DataStore,
     DirSource,
@@ -25,6 +25,7 @@ from pyvirtd.model.storage import (
     StorageType,
     VolumeSource,
     data_source,
+    host_path,
 )
 from pyvirtd.util.process import Identity
 
@@ -33,29 +34,24 @@ HELP = "https://libvirt.org/kbase/backing_chains.html"
 _ENDS = (StorageFormat.RAW, StorageFormat.DIR, StorageFormat.ISO, StorageFormat.FAT)
 
 
-def local_path(source: AnySource | None) -> str | None:
-    """The file or device of the host that holds an image."""
-    match source:
-        case FileSource(file=path) | BlockSource(dev=path):
-            return path or None
-    return None
-
-
-def detect_chains(live: DomainDef, identity: Identity) -> None:
-    """Complete the chain of every disk; `identity`: whom QEMU runs as, which errors name. Blocks. Raises VirtError."""
+def detect_chains(live: DomainDef, identity: Identity, lent: Groups | None = None) -> None:
+    """Complete the chain of every disk; `identity`: whom QEMU runs as, which errors name; `lent`: the descriptors by
+    which some are had. Blocks. Raises VirtError.
+    """
     for disk in live.devices.disk:
         if disk.source is None:
             if disk.driver is not None:
                 disk.driver.type = None
         else:
-            _Chain(disk, disk.source, identity).complete()
+            _Chain(disk, disk.source, identity, lent or {}).complete()
 
 
 class _Chain:
     """One disk's chain, from the image that the guest writes to down to the last one."""
 
-    def __init__(self, disk: Disk, top: AnySource, identity: Identity) -> None:
+    def __init__(self, disk: Disk, top: AnySource, identity: Identity, lent: Groups) -> None:
         self.disk = disk
+        self.lent = lent
         self.top = top
         self.identity = identity
         self.seen: set[str] = set()
@@ -74,27 +70,27 @@ class _Chain:
                 store = parent.backing_store = self._below(source, kind)
             if store is None or store.source is None:
                 return
-            if (path := local_path(store.source)) is not None:
+            if (path := host_path(store.source)) is not None:
                 self._require(path)
             parent, source = store, store.source
             kind = (store.format_.type if store.format_ is not None else None) or StorageFormat.RAW
-        raise InternalError(f"backing chain for '{local_path(self.top)}' is too deep", domain=From.STORAGE)
+        raise InternalError(f"backing chain for '{_name_of(self.top)}' is too deep", domain=From.STORAGE)
 
     def _find_data(self, source: AnySource, kind: StorageFormat) -> None:
         """Note where an image keeps its data, and see that it is there."""
-        path = local_path(source)
+        path = _name_of(source)
         if kind is StorageFormat.QCOW2 and path is not None and source.common.data_store is None:
-            name = data_file_of(_quiet_head(path))
+            name = data_file_of(self._quiet_head(source))
             if name is not None:
                 held = source_of(name, path)
                 format_ = ChainFormat(type=StorageFormat.RAW)
                 source.common.data_store = DataStore(type=StorageType(held.case[0]), format_=format_, source=held)
-        if (data := local_path(data_source(source))) is not None:
+        if (data := host_path(data_source(source))) is not None:
             self._require(data, "data file")
 
     def _below(self, source: AnySource, kind: StorageFormat) -> BackingStore | None:
         """The layer below an image; an empty one where the chain ends, None where that cannot be told."""
-        path = local_path(source)
+        path = _name_of(source)
         if kind in _ENDS or isinstance(source, DirSource):
             return BackingStore()
         if path is None:
@@ -103,7 +99,7 @@ class _Chain:
             raise InternalError(f"backing store for {path} ({path}) is self-referential", domain=From.STORAGE)
         self.seen.add(real)
         try:
-            found = backing_of(read_head(path, HEADER_BYTES), kind)
+            found = backing_of(self._head(source), kind)
         except PermissionError:
             return None  # a file system that maps root to nobody: QEMU's user may be able to
         except OSError as exc:
@@ -118,16 +114,29 @@ class _Chain:
         """What the header says; without that only an image that is nothing else may count as raw."""
         if found.format_ is not None and found.format_ in set(StorageFormat):
             return StorageFormat(found.format_)
-        path = local_path(below)
+        path = host_path(below)
         if path is not None:
             self._require(path)
-            if looks_like(_quiet_head(path)) is StorageFormat.RAW:
+            if looks_like(self._quiet_head(below)) is StorageFormat.RAW:
                 return StorageFormat.RAW
         raise OperationInvalid(
             f"format of backing image '{found.name}' of image '{above}' was not specified in the image metadata"
             f" (See {HELP} for troubleshooting)",
             domain=From.STORAGE,
         )
+
+    def _head(self, source: AnySource) -> bytes:
+        """The beginning of an image, by its descriptor where it is lent. Raises OSError."""
+        group = self.lent.get(getattr(source, "fdgroup", None) or "")
+        if group:
+            return os.pread(group[0], HEADER_BYTES, 0)
+        return read_head(host_path(source) or "", HEADER_BYTES)
+
+    def _quiet_head(self, source: AnySource) -> bytes:
+        try:
+            return self._head(source)
+        except OSError:
+            return b""
 
     def _require(self, path: str, noun: str = "backing file") -> None:
         """A layer must be there. Others' permissions are QEMU's matter."""
@@ -136,8 +145,13 @@ class _Chain:
         except PermissionError:
             pass
         except OSError as exc:
-            what = f"Cannot access {noun} '{path}' of storage file '{local_path(self.top)}'"
+            what = f"Cannot access {noun} '{path}' of storage file '{_name_of(self.top)}'"
             raise missing(exc, what, self.identity) from exc
+
+
+def _name_of(source: AnySource) -> str | None:
+    """What an image on this host is called; names in its header are relative to that."""
+    return (source.file if isinstance(source, FileSource) else host_path(source)) or None
 
 
 def missing(exc: OSError, what: str, identity: Identity) -> VirtError:
@@ -152,10 +166,3 @@ def read_head(path: str, size: int) -> bytes:
         return os.read(fd, size)
     finally:
         os.close(fd)
-
-
-def _quiet_head(path: str) -> bytes:
-    try:
-        return read_head(path, HEADER_BYTES)
-    except OSError:
-        return b""

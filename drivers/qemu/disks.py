@@ -9,11 +9,10 @@ from pyvirtd.constants.domain import ConnectDomainEventDiskChangeReason as Reaso
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu import chains
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.drivers.qemu.postparse.given_disks import chain_of
-from pyvirtd.errors import InvalidArg, VirtError, from_os_error
-from pyvirtd.model.disk import Disk, DiskDevice
+from pyvirtd.errors import VirtError, from_os_error
+from pyvirtd.model.disk import DiskDevice
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.model.storage import FileSource
+from pyvirtd.model.storage import host_path
 from pyvirtd.model.words import StartupPolicy
 from pyvirtd.util.files import in_thread
 from pyvirtd.util.process import Identity
@@ -27,8 +26,7 @@ REMOVABLE = (DiskDevice.CDROM, DiskDevice.FLOPPY)
 async def check_presence(driver: "QemuDriver", dom: QemuDomain, live: DomainDef, identity: Identity) -> None:
     """Refuse a missing image, or go on without it where startupPolicy allows. Raises VirtError naming the file."""
     for disk in list(live.devices.disk):
-        _check_groups(disk)
-        path = chains.local_path(disk.source)
+        path = host_path(disk.source)
         if path is None or (missing := await in_thread(_missing, path, identity)) is None:
             continue
         # "requisite" forgives only a migration or a restore.
@@ -41,15 +39,6 @@ async def check_presence(driver: "QemuDriver", dom: QemuDomain, live: DomainDef,
             live.devices.disk.remove(disk)
             reason = Reason.DROP_MISSING_ON_START
         driver.host.events.emit(driver, DomainEventDiskChange(dom, path, None, disk.info.alias or "", reason))
-
-
-def _check_groups(disk: Disk) -> None:
-    """Raises InvalidArg for descriptors that a definition counts on: nobody gives a domain any."""
-    for source, _ in chain_of(disk):
-        if isinstance(source, FileSource) and source.fdgroup:
-            raise InvalidArg(
-                f"file descriptor group '{source.fdgroup}' was not associated with the domain", domain=From.QEMU
-            )
 
 
 def _missing(path: str, identity: Identity) -> VirtError | None:

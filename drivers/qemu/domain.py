@@ -1,7 +1,9 @@
 """A QEMU guest in memory: what runs, what QEMU told us of it, and what the daemon is doing with it."""
 
 import asyncio
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -92,6 +94,20 @@ class QemuDomain(DomainObject):
         super().__init__(config, persistent=persistent)
         self.guest: Guest | None = None
         self.agent_timeout: int = -2  # DomainAgentResponseTimeoutValues.BLOCK
+        # Descriptors lent by clients, by the group's name, with what forgets that they go with their client.
+        self.lent: dict[str, tuple[tuple[int, ...], Callable[[], None]]] = {}
+
+    def drop_group(self, name: str) -> None:
+        """Close the lent descriptors of a name, if there are any."""
+        group, forget = self.lent.pop(name, ((), None))
+        if forget is not None:
+            forget()
+        for fd in group:
+            os.close(fd)
+
+    def forgotten(self) -> None:
+        for name in list(self.lent):
+            self.drop_group(name)
 
     @property
     def running(self) -> Guest:

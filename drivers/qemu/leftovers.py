@@ -10,7 +10,7 @@ from pyvirtd.drivers.qemu.helpers import tpm, tpm_state
 from pyvirtd.errors import OperationInvalid, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.os import FirmwareFormat, LoaderType
-from pyvirtd.model.storage import FileSource
+from pyvirtd.model.storage import FileSource, host_path
 from pyvirtd.paths import QemuPaths
 from pyvirtd.util.files import durable_unlink, in_thread
 
@@ -23,7 +23,8 @@ def nvram_files(definition: DomainDef, paths: QemuPaths) -> list[Path]:
     os = definition.os
     if os.nvram is not None and os.nvram.source is not None:
         source = os.nvram.source
-        return [Path(source.file)] if isinstance(source, FileSource) and source.file else []
+        path = host_path(source) if isinstance(source, FileSource) else None
+        return [Path(path)] if path else []
     if os.nvram is not None and os.nvram.path:
         return [Path(os.nvram.path)]
     loader = os.loader

@@ -7,6 +7,7 @@ from pyvirtd.drivers.qemu.blocks_threshold import BlockThreshold
 from pyvirtd.drivers.qemu.connect import Connect
 from pyvirtd.drivers.qemu.consoles import Consoles
 from pyvirtd.drivers.qemu.cpu_calls import CpuCalls
+from pyvirtd.drivers.qemu.descriptors import Descriptors
 from pyvirtd.drivers.qemu.displays import Displays
 from pyvirtd.drivers.qemu.dump_calls import Dumps
 from pyvirtd.drivers.qemu.guest_agent import GuestAgent
@@ -49,6 +50,7 @@ PARTS: tuple[type[Part], ...] = (
     LaunchSecurity,
     Consoles,
     Displays,
+    Descriptors,
     Keys,
     GuestAgent,
     Program,

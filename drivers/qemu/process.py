@@ -40,6 +40,7 @@ from pyvirtd.drivers.qemu.chardev_files import open_chardevs
 from pyvirtd.drivers.qemu.command import build
 from pyvirtd.drivers.qemu.command.context import Command, Context
 from pyvirtd.drivers.qemu.command.host_facts import HostFacts
+from pyvirtd.drivers.qemu.descriptors import Groups, borrow
 from pyvirtd.drivers.qemu.disks import check_presence
 from pyvirtd.drivers.qemu.domain import DESTROYED, Ending, Guest, Phase, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Helpers
@@ -105,6 +106,10 @@ class Starting:
 
     async def run(self, flags: int) -> Guest:
         """Start QEMU, its vcpus stopped. Raises VirtError."""
+        with ExitStack() as ours:
+            return await self._run(flags, borrow(self.dom, self.live, ours))
+
+    async def _run(self, flags: int, lent: Groups) -> Guest:
         driver, live = self.driver, self.live
         caps = await driver.capabilities.get(live.devices.emulator or "")
         check_start(live)
@@ -120,14 +125,14 @@ class Starting:
         await placement.place(live)
         reader = self.identity if driver.host.privileged else Identity(os.geteuid(), os.getegid())
         await check_presence(driver, self.dom, live, reader)
-        await in_thread(detect_chains, live, reader)
+        await in_thread(detect_chains, live, reader, lent)
         await transient.lay_over(live, self._owner, self.undo)
         fill_in(live, driver.config, self.paths, self.number)
         driver.ports.assign(live)
         self.undo.callback(driver.ports.release, live)
         context = Context.for_start(caps, driver.host.paths, driver.config, driver.host.privileged, self.number, live)
         context.host = await in_thread(HostFacts.look_up, live, driver.config)
-        context.incoming = self.incoming is not None
+        context.incoming, context.lent = self.incoming is not None, lent
         context.reset_nvram = bool(flags & DomainCreateFlags.RESET_NVRAM)
         with self._monitor_listener() as listener, ExitStack() as ours:
             context.monitor_fd = listener.fileno()

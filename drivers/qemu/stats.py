@@ -43,7 +43,7 @@ from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.runtime import set_balloon_period
 from pyvirtd.drivers.qemu.stats_bulk import ALL, BulkStats, Wanted
 from pyvirtd.drivers.qemu.stats_cpu import cpu_times_of_each, cpu_totals
-from pyvirtd.drivers.qemu.stats_image import Image, ImageSize, measure_one, require_local
+from pyvirtd.drivers.qemu.stats_image import Image, ImageSize, measure_one, refuse_lent, require_local
 from pyvirtd.drivers.qemu.stats_net import find_interface, interface_counters
 from pyvirtd.drivers.qemu.stats_off import ONLY_RUNNING
 from pyvirtd.drivers.qemu.stats_peek import peek_memory
@@ -167,6 +167,7 @@ class Stats(StatsPart[QemuDomain]):
             raise InvalidArg(f"invalid path {path} not assigned to domain")
         if is_empty(disk):
             raise InvalidArg(f"disk '{path}' does not currently have a source assigned")
+        refuse_lent(disk)
         size = await (self._image_size(disk) if dom.guest is None else self._live_size(dom, disk))
         return DomainGetBlockInfoReply(size.allocation, size.capacity, size.physical)
 

@@ -14,9 +14,9 @@ from typing import NamedTuple, TypeVar
 
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.blocks_find import local_path
-from pyvirtd.errors import InternalError, OperationTimeout, from_os_error
+from pyvirtd.errors import InternalError, OperationTimeout, OperationUnsupported, from_os_error
 from pyvirtd.model.disk import Disk
-from pyvirtd.model.storage import NetworkSource, StorageFormat
+from pyvirtd.model.storage import FileSource, NetworkSource, StorageFormat
 
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ _pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="images")
 def require_local(disk: Disk) -> str:
     """The file or device of a disk. Raises InternalError for storage that is not on this host."""
     path = local_path(disk.source)
+    refuse_lent(disk)
     if not path:
         if isinstance(disk.source, NetworkSource):
             detail = f"missing storage backend for network files using {disk.source.protocol} protocol"
@@ -36,6 +37,12 @@ def require_local(disk: Disk) -> str:
             detail = f"missing storage backend for '{disk.type}' storage"
         raise InternalError(detail, domain=From.STORAGE)
     return path
+
+
+def refuse_lent(disk: Disk) -> None:
+    """Raises OperationUnsupported for an image that is had as a descriptor: its name need not be that of a file."""
+    if isinstance(disk.source, FileSource) and disk.source.fdgroup:
+        raise OperationUnsupported("block info is not supported for FD passed disk image", domain=From.QEMU)
 
 
 class ImageSize(NamedTuple):

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from pyvirtd.api.types import PreparedParams, TypedParam, param_int, param_string, param_uint, param_ullong
 from pyvirtd.constants.domain import DomainState
 from pyvirtd.constants.domain import DomainStatsTypes as Group
-from pyvirtd.drivers.qemu.blocks_find import Layer, chain, is_empty, local_path
+from pyvirtd.drivers.qemu.blocks_find import Layer, chain, is_empty, local_path, measured_path
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.stats_image import Image, ImageSize
 from pyvirtd.model.disk import Disk
@@ -112,7 +112,7 @@ def _tell(definition: DomainDef, revision: int, backing: bool) -> _Told:
 
 
 def _image(layer: Layer | None) -> Image | None:
-    path = local_path(layer.source) if layer is not None else ""
+    path = measured_path(layer.source) if layer is not None else ""
     return Image(path, layer.format_) if layer is not None and path else None
 
 

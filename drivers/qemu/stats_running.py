@@ -10,7 +10,7 @@ from typing import Any
 from pyvirtd.api.types import TypedParam, param_int, param_llong, param_string, param_uint, param_ullong
 from pyvirtd.constants.domain import DomainStatsTypes as Group
 from pyvirtd.core.procstat import ProcessStat, read_process, read_thread
-from pyvirtd.drivers.qemu.blocks_find import Layer, chain, format_node, is_empty, local_path
+from pyvirtd.drivers.qemu.blocks_find import Layer, chain, format_node, is_empty, local_path, measured_path
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
 from pyvirtd.drivers.qemu.shares import cache_params, memory_params
 from pyvirtd.drivers.qemu.stats_image import Image
@@ -100,13 +100,13 @@ def commands_for(live: DomainDef, known: Known, groups: Group) -> Commands:
 
 def all_local(live: DomainDef) -> bool:
     """Whether every image is a file or device of this host, whose size there need not be asked of QEMU."""
-    return all(local_path(layer.source) for disk in live.devices.disk for layer in chain(disk) if not is_empty(disk))
+    return all(measured_path(layer.source) for disk in live.devices.disk for layer in chain(disk) if not is_empty(disk))
 
 
 def images_of(live: DomainDef, *, backing: bool) -> Iterator[Image]:
     """The files and devices behind the block group."""
     for _, layer in layers(live, backing=backing):
-        if layer is not None and (path := local_path(layer.source)):
+        if layer is not None and (path := measured_path(layer.source)):
             yield Image(path, None)
 
 

@@ -56,6 +56,8 @@ async def _lay_over(disk: Disk, name: str, owner: Owner | None, undo: AsyncExitS
     source, target = disk.source, disk.target.dev
     if not isinstance(source, FileSource) or not (source.file or "").startswith("/"):
         raise ConfigUnsupported(f"transient disk '{target}' is supported only with a file", domain=From.QEMU)
+    if source.fdgroup:
+        raise ConfigUnsupported(f"transient disk '{target}' with file descriptors is not supported", domain=From.QEMU)
     if (source.common.encryption or disk.encryption) is not None:
         raise ConfigUnsupported(f"transient disk '{target}' with encryption is not supported", domain=From.QEMU)
     image = source.file or ""

@@ -7,7 +7,7 @@ from typing import Annotated, Generic
 
 from pyvirtd.api.limits import DOMAIN_SEND_KEY_MAX
 from pyvirtd.api.rpc import REMOTE, Answer, Direction, Files, Part, Unless, When, rpc
-from pyvirtd.api.types import D, Stream
+from pyvirtd.api.types import Caller, D, Stream
 from pyvirtd.constants.domain import DomainModificationImpact
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.wire.xdr import Hyper, Max, Str, UInt
@@ -86,7 +86,7 @@ class DevicePart(Part, Generic[D], program=REMOTE, error_domain=From.DOMAIN):
     def domain_detach_device_alias(self, dom: D, alias: Str, flags: UInt) -> Answer[None]: ...
 
     @rpc(443, "domain:write")
-    def domain_fd_associate(self, dom: D, name: Str, flags: UInt, files: Files) -> Answer[None]: ...
+    def domain_fd_associate(self, dom: D, name: Str, flags: UInt, files: Files, caller: Caller) -> Answer[None]: ...
 
     @rpc(448, "domain:open_graphics")
     def domain_graphics_reload(self, dom: D, type: UInt, flags: UInt) -> Answer[None]: ...

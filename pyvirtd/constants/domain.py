@@ -410,6 +410,11 @@ class DomainCreateFlags(IntFlag):
     VALIDATE = 0x10
 
 
+class DomainFDAssociateFlags(IntFlag):
+    SECLABEL_RESTORE = 0x1
+    SECLABEL_WRITABLE = 0x2
+
+
 class DomainOpenGraphicsFlags(IntFlag):
     SKIPAUTH = 0x1
 

@@ -122,6 +122,9 @@ class DomainObject(Domain):
         if self.active:
             raise OperationInvalid("domain is already running")
 
+    def forgotten(self) -> None:
+        """The driver knows it no more."""
+
     def set_state(self, state: DomainState, reason: int) -> None:
         self.state, self.reason = state, int(reason)
 
@@ -158,6 +161,7 @@ class DomainList(Generic[Dom]):
     def remove(self, dom: Dom) -> None:
         """Forget a domain."""
         dom.removed = True
+        dom.forgotten()
         _in_use.pop(dom, None)
         self._by_uuid.pop(dom.uuid, None)
         if self._by_name.get(dom.name) is dom:

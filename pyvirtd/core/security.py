@@ -32,7 +32,7 @@ from pyvirtd.model.graphics import InputType
 from pyvirtd.model.hostdev import UsbHostdevSource
 from pyvirtd.model.os import FwcfgSysinfo
 from pyvirtd.model.seclabel import DeviceSeclabel, Seclabel, SeclabelType
-from pyvirtd.model.storage import AnySource, BlockSource, FileSource, data_source
+from pyvirtd.model.storage import AnySource, data_source, host_path
 from pyvirtd.util.files import Owner, in_thread
 from pyvirtd.util.process import Identity
 from pyvirtd.util.users import identity
@@ -220,17 +220,10 @@ def _image_labels(image: AnySource | None, label: str | None, make: Callable[...
             yield make(path, label=(own.label if own else None) or label, storage=True)
 
 
-def _image_path(source: AnySource | None) -> str | None:
-    match source:
-        case FileSource(file=path) | BlockSource(dev=path):
-            return path or None
-    return None
-
-
 def _files_of(image: AnySource | None) -> Iterator[tuple[AnySource, str]]:
     """The file or device of an image, and the one that holds its data if that is another."""
     for source in (image, data_source(image)):
-        if source is not None and (path := _image_path(source)) is not None:
+        if source is not None and (path := host_path(source)) is not None:
             yield source, path
 
 
@@ -277,7 +270,7 @@ def _backend_labels(kind: ChardevType, source: AnyCharSource, label: str | None,
 def _boot_files(live: DomainDef) -> Iterator[str]:
     boot = live.os
     if boot.nvram is not None:
-        path = boot.nvram.path or _image_path(boot.nvram.source)
+        path = boot.nvram.path or host_path(boot.nvram.source)
         if path:
             yield path
     for path in (boot.kernel, boot.initrd, boot.dtb, *(table.path for table in boot.acpi)):

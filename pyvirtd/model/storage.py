@@ -282,7 +282,7 @@ class Source(Element, tag="source"):
 
 class FileSource(Source, case="file"):
     file: str | None = attr()
-    fdgroup: str | None = attr()
+    fdgroup: str | None = attr()  # descriptors that a client lends; the file is then but a name
     startup_policy: StartupPolicy | None = attr(name="startupPolicy")
     index: U32 | None = attr(view=LIVE)
     common: SourceCommon = group()
@@ -482,6 +482,14 @@ class DataStore(Element, tag="dataStore"):
     type: StorageType | None = attr(required=True)
     format_: ChainFormat | None = child()
     source: AnySource | None = child(switch="^type")
+
+
+def host_path(source: "AnySource | None") -> str | None:
+    """The file or device of the host that holds an image; None also for one that is had as a descriptor."""
+    match source:
+        case FileSource(file=path, fdgroup=None) | BlockSource(dev=path):
+            return path or None
+    return None
 
 
 def data_source(source: "AnySource | None") -> "AnySource | None":

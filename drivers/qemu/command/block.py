@@ -19,6 +19,7 @@ from pyvirtd.model.storage import (
     BackingStore,
     Encryption,
     EncryptionEngine,
+    FileSource,
     NetworkSource,
     Slice,
     StorageFormat,
@@ -194,9 +195,9 @@ def build_disk_nodes(build: Builder, disk: Disk) -> None:
     layers = list(layers_of(disk))
     for place, layer in reversed(list(enumerate(layers))):
         if layer.data is not None:
-            _build_storage(build, disk, layer.data)
+            _build_storage(build, disk, layer.data, top=place == 0)
             build.command.add("-blockdev", _data_format(disk, layer.data, top=place == 0).text())
-        _build_storage(build, disk, layer)
+        _build_storage(build, disk, layer, top=place == 0)
         build.command.add("-blockdev", _layer_format(build, disk, layers, place).text())
     if disk.driver is not None and disk.driver.copy_on_read and layers:
         props = Props({"driver": "copy-on-read", "node-name": copy_on_read_node(disk)})
@@ -205,10 +206,12 @@ def build_disk_nodes(build: Builder, disk: Disk) -> None:
         build_filters(build, disk, data)
 
 
-def _build_storage(build: Builder, disk: Disk, layer: Layer) -> None:
+def _build_storage(build: Builder, disk: Disk, layer: Layer, *, top: bool) -> None:
     """-blockdev of what is below a layer's format"""
     _secrets(build, layer)
-    build.command.add("-blockdev", storage_props(build, layer.source, layer.name, disk, layer=layer).text())
+    readonly = not top or is_readonly(disk)
+    props = storage_props(build, layer.source, layer.name, disk, layer=layer, readonly=readonly)
+    build.command.add("-blockdev", props.text())
     if layer.sliced is not None and layer.storage != f"{layer.name}-storage":
         props = Props({"driver": "raw", "node-name": layer.storage})
         props.put("offset", layer.sliced.offset).put("size", layer.sliced.size).put("file", f"{layer.name}-storage")
@@ -289,9 +292,15 @@ def write_cache(disk: Disk) -> str | None:
 
 
 def storage_props(
-    build: Builder, source: AnySource, name: str, disk: Disk | None = None, *, layer: Layer | None = None
+    build: Builder,
+    source: AnySource,
+    name: str,
+    disk: Disk | None = None,
+    *,
+    layer: Layer | None = None,
+    readonly: bool = False,
 ) -> Props:
-    """The node that reaches the data."""
+    """The node that reaches the data; `readonly`: the guest may not write there."""
     props = protocol_props(build, source, name, disk)
     auth, encryption = (layer.auth, layer.encryption) if layer else (source.common.auth, source.common.encryption)
     if isinstance(source, NetworkSource):
@@ -315,7 +324,10 @@ def storage_props(
         props.put("pr-manager", manager)
     props["node-name"] = f"{name}-storage"
     props.put("cache", cache_of(disk))
-    props["auto-read-only"] = True
+    if isinstance(source, FileSource) and len(build.context.lent.get(source.fdgroup or "", ())) == 1:
+        props["read-only"] = readonly  # QEMU cannot begin with one that is open for reading alone
+    else:
+        props["auto-read-only"] = True
     props["discard"] = "unmap"
     return props
 

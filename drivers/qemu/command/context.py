@@ -2,15 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from pyvirtd.config.qemu import QemuConfig
+from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.postparse.board import Board
+from pyvirtd.errors import InvalidArg, VirtError
 from pyvirtd.model.address import ZpciAddress
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.paths import Paths, QemuPaths
@@ -43,6 +45,7 @@ class Context:
     chardevs: dict[str, int] = field(default_factory=dict)  # listening unix sockets
     files: dict[str, int] = field(default_factory=dict)  # files that character devices write to
     logs: dict[str, int] = field(default_factory=dict)  # log files of character devices
+    lent: Mapping[str, Sequence[int]] = field(default_factory=dict)  # images, by the name of their group
     vhost_user: dict[str, int] = field(default_factory=dict)  # sockets of programs that serve a device, by its alias
     incoming: bool = False  # the guest's state comes over the monitor
     reset_nvram: bool = False  # begin with the firmware's own variables again
@@ -69,6 +72,7 @@ class Context:
     def fds(self) -> list[int]:
         """All descriptors the child must inherit but the monitor's."""
         found = [*self.chardevs.values(), *self.files.values(), *self.logs.values(), *self.vhost_user.values()]
+        found += [fd for group in self.lent.values() for fd in group]
         for backend in self.nets.values():
             found += [*backend.taps, *backend.vhosts]
         if self.vhost_vsock_fd >= 0:
@@ -128,9 +132,14 @@ class Command:
 
     def add_fd(self, fd: int, what: str) -> str:
         """-add-fd: a set of an inherited descriptor; the path that QEMU opens it by."""
+        return self.add_fds({what: fd})
+
+    def add_fds(self, fds: Mapping[str, int]) -> str:
+        """-add-fd: a set of inherited descriptors by their notes; QEMU takes the one that is open as it needs."""
         number = self.fdsets
         self.fdsets += 1
-        self.add("-add-fd", f"set={number},fd={fd},opaque={what}")
+        for what, fd in fds.items():
+            self.add("-add-fd", f"set={number},fd={fd},opaque={what}")
         return f"/dev/fdset/{number}"
 
     def lines(self) -> Iterator[str]:
@@ -160,6 +169,7 @@ class Builder:
     overrides: dict[str, dict[str, Json]] = field(default_factory=dict)
     zpci: dict[str, ZpciAddress] = field(default_factory=dict)  # by alias
     objects: set[str] = field(default_factory=set)  # ids given so far
+    lent_paths: dict[str, str] = field(default_factory=dict)  # of the groups given so far
 
     @property
     def caps(self) -> QemuCapabilities:
@@ -189,11 +199,25 @@ class Builder:
         self.objects.add(str(props.get("id")))
         self.command.add("-object", props.text())
 
+    def lent_path(self, group: str, node: str) -> str:
+        """The path by which QEMU opens an image that is had as descriptors. Raises InvalidArg where none are lent."""
+        if group not in self.lent_paths:
+            fds = self.context.lent.get(group)
+            if fds is None:
+                raise not_lent(group)
+            self.lent_paths[group] = self.command.add_fds({f"{node}{place}": fd for place, fd in enumerate(fds)})
+        return self.lent_paths[group]
+
     def secret(self, name: str, content: bytes) -> None:
         """A secret object; its content travels in a file of the guest's directory."""
         path = str(self.context.directory / f"{name}.secret")
         self.command.files.append(NewFile(path, content))
         self.object(Props({"qom-type": "secret", "id": name, "format": "raw", "file": path}))
+
+
+def not_lent(group: str) -> VirtError:
+    """The error for descriptors that nobody lent."""
+    return InvalidArg(f"file descriptor group '{group}' was not associated with the domain", domain=From.QEMU)
 
 
 def escape(value: str) -> str:

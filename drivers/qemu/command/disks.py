@@ -39,6 +39,8 @@ def _build_sd(build: Builder, disk: Disk) -> None:
     """The board itself has the slot, so there is no device to attach a node to."""
     source = disk.source
     path = source.file if isinstance(source, FileSource) else source.dev if isinstance(source, BlockSource) else ""
+    if isinstance(source, FileSource) and source.fdgroup:
+        path = build.lent_path(source.fdgroup, disk.info.alias or "sd")
     kind = (disk.driver.type if disk.driver else None) or StorageFormat.RAW
     index = [d for d in build.definition.devices.disk if d.target.bus is DiskBus.SD].index(disk)
     words = [f"file={(path or '').replace(',', ',,')}", f"format={kind}", "if=sd", f"index={index}"]

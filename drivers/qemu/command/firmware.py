@@ -31,7 +31,7 @@ def build_firmware_nodes(build: Builder) -> None:
     _flash(build, FileSource(file=os.loader.path), PFLASH0, os.loader_format, readonly=bool(os.loader.readonly))
     if len(nodes) > 1 and os.nvram is not None:
         source = os.nvram.source or FileSource(file=os.nvram.path)
-        if isinstance(source, FileSource) and source.file:
+        if isinstance(source, FileSource) and source.file and not source.fdgroup:
             template = template_of(build.definition, build.config.nvram or DEFAULT_PAIRS)
             keep = not build.context.reset_nvram
             made = NewFile(source.file, template=template, keep=keep, variables_of=os.loader.path)
@@ -42,7 +42,7 @@ def build_firmware_nodes(build: Builder) -> None:
 
 
 def _flash(build: Builder, source: AnySource, name: str, kind: FirmwareFormat, *, readonly: bool) -> None:
-    build.command.add("-blockdev", storage_props(build, source, name).text())
+    build.command.add("-blockdev", storage_props(build, source, name, readonly=readonly).text())
     props = format_props(StorageFormat(kind), name, readonly=readonly)
     if kind is not FirmwareFormat.RAW:
         props["backing"] = None  # whatever its header says

@@ -26,7 +26,8 @@ QEMU = ErrorDomain.QEMU
 def protocol_props(build: Builder, source: AnySource, name: str, disk: Disk | None) -> Props:
     match source:
         case FileSource():
-            return Props(driver="file", filename=source.file or "")
+            lent = build.lent_path(source.fdgroup, f"{name}-storage") if source.fdgroup else None
+            return Props(driver="file", filename=lent or source.file or "")
         case BlockSource():
             return Props(driver="host_device", filename=source.dev or "")
         case DirSource():
