@@ -175,6 +175,10 @@ class QemuPaths(FamilyPaths):
         """Which PCI devices of the host were taken from their drivers for a guest; `short`: as `short_name` says."""
         return self.run / f"{short}{PCI_NOTE}"
 
+    def functions_note(self, short: str) -> Path:
+        """What the virtual functions that a guest has as interfaces were kept to before."""
+        return self.run / f"{short}.functions"
+
     def vhost_user_gpu_pid(self, domain_id: int, name: str, alias: str) -> Path:
         return self.run / f"{short_name(domain_id, name)}-{alias}-vhost-user-gpu.pid"
 

@@ -57,6 +57,7 @@ async def adopt_all(driver: "QemuDriver") -> None:
     paths = driver.host.paths.qemu
     texts = await in_thread(_read_all, paths.run)
     for short in await in_thread(_end_unborn, paths):
+        await driver.functions.take_back_left(short)
         await driver.pci.take_back_left(short)
         await shares.remove_left(short)
     tasks = [driver.host.tasks.start(_adopt_one(driver, name, text), f"adoption of {name}") for name, text in texts]

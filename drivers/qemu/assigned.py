@@ -32,6 +32,10 @@ class Assigned(NamedTuple):
     driver: str | None = None
     source: PciHostdevSource | HostdevNetSource | None = None
 
+    @property
+    def is_interface(self) -> bool:
+        return isinstance(self.source, HostdevNetSource)
+
 
 def assigned(live: DomainDef) -> list[Assigned]:
     """A guest's PCI devices, each once."""
@@ -47,21 +51,22 @@ def _assigned(live: DomainDef) -> Iterator[Assigned]:
             driver = hostdev.driver or HostdevDriver()
             name = pci_name(hostdev.source.address)
             yield Assigned(name, bool(hostdev.managed), driver.name, driver.model, hostdev.source)
-    for net in _nets(live):
-        if isinstance(net.source, HostdevNetSource) and isinstance(net.source.address, HostPciAddress):
-            net_driver = net.driver or InterfaceDriver()
-            yield Assigned(pci_name(net.source.address), net.managed, net_driver.name, net_driver.model, net.source)
+    for _, net, name in host_nets(live):
+        net_driver = net.driver or InterfaceDriver()
+        assert isinstance(net.source, HostdevNetSource)
+        yield Assigned(name, net.managed, net_driver.name, net_driver.model, net.source)
     for disk in live.devices.disk:
         if isinstance(disk.source, NvmeSource) and disk.source.address is not None:
             yield Assigned(pci_name(disk.source.address), disk.source.managed, PciBackend.VFIO)
 
 
-def _nets(live: DomainDef) -> Iterator[Interface | Actual]:
-    """The interfaces that are devices of the host, or have become so for this run."""
+def host_nets(live: DomainDef) -> Iterator[tuple[Interface, Interface | Actual, str]]:
+    """The interfaces that are PCI devices of the host, as they are defined and what they are in this run."""
     for net in live.devices.interface:
         one = net.actual or net
-        if one.type is InterfaceType.HOSTDEV:
-            yield one
+        address = one.source.address if isinstance(one.source, HostdevNetSource) else None
+        if one.type is InterfaceType.HOSTDEV and isinstance(address, HostPciAddress):
+            yield net, one, pci_name(address)
 
 
 def note_moves(live: DomainDef, moved: dict[str, Before]) -> None:
@@ -70,7 +75,7 @@ def note_moves(live: DomainDef, moved: dict[str, Before]) -> None:
         if isinstance(hostdev.source, PciHostdevSource):
             hostdev.driver = hostdev.driver or HostdevDriver()
             hostdev.driver.name = PciBackend.VFIO
-    for net in _nets(live):
+    for _, net, _ in host_nets(live):
         net.driver = net.driver or InterfaceDriver()
         net.driver.name = NetDriverName.VFIO
     for device in assigned(live):

@@ -36,6 +36,7 @@ from pyvirtd.drivers.qemu.capabilities import CapabilitiesCache, QemuCapabilitie
 from pyvirtd.drivers.qemu.capabilities.documents import MIGRATION_TRANSPORTS, CapabilityDocuments
 from pyvirtd.drivers.qemu.command import disk_node
 from pyvirtd.drivers.qemu.domain import DESTROYED, Ending, Phase, QemuDomain
+from pyvirtd.drivers.qemu.functions import VirtualFunctions
 from pyvirtd.drivers.qemu.helpers import Run
 from pyvirtd.drivers.qemu.incoming import Incoming
 from pyvirtd.drivers.qemu.parts import PARTS
@@ -100,6 +101,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
             security_models=self.security_models(),
             transports=MIGRATION_TRANSPORTS,
         )
+        self.functions = VirtualFunctions(host.paths.qemu, self.pci.bus, identity.uuid)
         self.documents = CapabilityDocuments(self.capabilities, host.info, identity, host.qemu_config.nvram)
         super().__init__(host)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.host_pci import VFIO_PCI, Before, PciBus
+from pyvirtd.core.virtual_functions import is_function
 from pyvirtd.drivers.qemu.assigned import Assigned, assigned, note_moves, noted_moves
 from pyvirtd.errors import (
     ConfigUnsupported,
@@ -99,6 +100,9 @@ class PciOwners:
                 )
                 raise _unsupported(f"host doesn't support {what}: PCI device {device.name} cannot be given away, {why}")
             self.bus.require(device.name)
+            if device.is_interface and not is_function(self.bus.device(device.name)):
+                words = "Interface type hostdev is currently supported on SR-IOV Virtual Functions only"
+                raise ConfigUnsupported(f"{words}: PCI device {device.name} is none")
             if self.bus.group(device.name) is None:
                 raise _unsupported(f"PCI device {device.name} is in no IOMMU group and cannot be given to a guest")
             if not device.managed and not self.bus.is_vfio(device.name):

@@ -138,6 +138,8 @@ class Starting:
             context.monitor_fd = listener.fileno()
             self.undo.push_async_callback(driver.pci.take_back, live)
             await driver.pci.give(live)
+            self.undo.push_async_callback(driver.functions.take_back, live)
+            await driver.functions.give(live)
             self.undo.push_async_callback(shares.remove, live)
             await shares.make(live)
             if wants_host_devices(live):
@@ -463,6 +465,7 @@ async def clean_up(
     paths = driver.host.paths.qemu
     await helpers.stop()
     await _remove_group(driver, live, group)
+    await driver.functions.take_back(live)
     await driver.pci.take_back(live)
     await shares.remove(live)
     if not dom.persistent:

@@ -40,6 +40,10 @@ class PciBus:
         """The node by which IOMMU groups are put together."""
         return self.nodes / "vfio"
 
+    def device(self, name: str) -> Path:
+        """A device's folder."""
+        return self.root / "bus/pci/devices" / name
+
     # --- looking -----------------------------------------------------------------------------------------------
 
     def lacks(self) -> str | None:
@@ -54,7 +58,7 @@ class PciBus:
 
     def require(self, name: str) -> None:
         """Raises SystemError_ for a device that is not there, InternalError for one that guests cannot use."""
-        config = self._device(name) / "config"
+        config = self.device(name) / "config"
         try:
             with open(config, "rb") as file:
                 kind = file.read(HEADER_TYPE + 1)[HEADER_TYPE:]
@@ -65,21 +69,21 @@ class PciBus:
 
     def driver(self, name: str) -> str | None:
         """The driver that has a device."""
-        link = self._device(name) / "driver"
+        link = self.device(name) / "driver"
         return os.path.basename(os.path.realpath(link)) if link.is_symlink() else None
 
     def is_vfio(self, name: str) -> bool:
         """A driver of the VFIO family has the device; one that is not vfio-pci itself shows by what it adds."""
-        return self.driver(name) == VFIO_PCI or (self._device(name) / "vfio-dev").is_dir()
+        return self.driver(name) == VFIO_PCI or (self.device(name) / "vfio-dev").is_dir()
 
     def group(self, name: str) -> int | None:
         """The number of a device's IOMMU group."""
-        return group_of(self._device(name))
+        return group_of(self.device(name))
 
     def siblings(self, name: str) -> list[str]:
         """The devices of its IOMMU group, itself among them: no two guests can share one."""
         with suppress(OSError):
-            return sorted(os.listdir(self._device(name) / "iommu_group/devices"))
+            return sorted(os.listdir(self.device(name) / "iommu_group/devices"))
         return [name]
 
     def find_driver(self, name: str) -> str | None:
@@ -93,7 +97,7 @@ class PciBus:
     def best_module(self, name: str) -> str | None:
         """The module of the VFIO family that is made for a device; None where only vfio-pci will do."""
         try:
-            alias = (self._device(name) / "modalias").read_text().strip()
+            alias = (self.device(name) / "modalias").read_text().strip()
             lines = (self.release / "modules.alias").read_text().splitlines()
         except OSError:
             return None
@@ -130,7 +134,7 @@ class PciBus:
             return
         try:
             if self.driver(name) is not None and not self.is_vfio(name):
-                self.write(self._device(name) / "driver_override", NOBODY)  # it was never moved
+                self.write(self.device(name) / "driver_override", NOBODY)  # it was never moved
                 return
             self._move(name, None, probe=before.reprobe)
         except OSError as exc:
@@ -142,7 +146,7 @@ class PciBus:
 
     def _move(self, name: str, driver: str | None, *, probe: bool = True) -> None:
         """From its driver to another; None: to the one that the kernel chooses."""
-        device = self._device(name)
+        device = self.device(name)
         self.write(device / "driver_override", driver or NOBODY)
         if self.driver(name) is not None:
             self.write(device / "driver/unbind", name)
@@ -156,9 +160,6 @@ class PciBus:
             os.write(fd, text.encode())
         finally:
             os.close(fd)
-
-    def _device(self, name: str) -> Path:
-        return self.root / "bus/pci/devices" / name
 
 
 def group_of(device: Path) -> int | None:

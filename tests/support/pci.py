@@ -52,6 +52,13 @@ class FakeBus(PciBus):
         self._probe(name)
         return device
 
+    def make_function(self, name: str, number: int = 0, *, card: str = "0000:06:00.0", link: str = "lo") -> None:
+        """A device becomes a virtual function of a card, whose network device is one of this host."""
+        device, parent = self.root / DEVICES / name, self.root / DEVICES / card
+        (parent / "net" / link).mkdir(parents=True, exist_ok=True)
+        (device / "physfn").symlink_to(parent)
+        (parent / f"virtfn{number}").symlink_to(device)
+
     def write(self, path: Path, text: str) -> None:
         super().write(path, text)
         self.writes.append(f"{path.name} {text.strip()}".strip())

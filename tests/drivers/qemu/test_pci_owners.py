@@ -54,6 +54,7 @@ def bus(tmp_path: Path) -> FakeBus:
     bus.add(CARD, 7)
     bus.add(SECOND, 8)
     bus.add(DISK, 9, own=None)
+    bus.make_function(SECOND)
     return bus
 
 
@@ -93,6 +94,13 @@ def test_managed_devices_of_all_kinds_are_lent_and_given_back(owners: PciOwners,
     assert drivers(bus) == ["e1000e", "e1000e", None]
     assert not list(owners._paths.run.iterdir())
     give(owners, domain(hostdev(), "other", 2))
+
+
+def test_interface_must_be_a_virtual_function(owners: PciOwners, bus: FakeBus) -> None:
+    (bus.root / f"bus/pci/devices/{SECOND}/physfn").unlink()
+    words = "Interface type hostdev is currently supported on SR-IOV Virtual Functions only"
+    assert words in refused(owners, domain(NET))
+    assert not bus.writes
 
 
 def test_status_file_says_what_giving_back_has_to_do(owners: PciOwners) -> None:
