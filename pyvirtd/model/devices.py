@@ -462,6 +462,7 @@ class MemoryDevice(Device, tag="memory"):
 
 
 class IommuModel(StrEnum):
+    AMD = "amd"
     INTEL = "intel"
     SMMUV3 = "smmuv3"
     VIRTIO = "virtio"

@@ -15,7 +15,7 @@ from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.errors import InternalError, XmlError
 from pyvirtd.model.address import AnyAddress, Device, PciAddress
 from pyvirtd.model.chardev import Console
-from pyvirtd.model.devices import Controller, PciControllerName, PciTarget
+from pyvirtd.model.devices import Controller, IommuModel, PciControllerName, PciTarget
 from pyvirtd.model.devices import ControllerModel as Model
 from pyvirtd.model.devices import ControllerType as Type
 from pyvirtd.model.graphics import VideoModelType
@@ -154,6 +154,9 @@ class _Assignment:
         for sound in devices.sound:
             if sound.model is SoundModel.ICH9 and self._wanted(sound) and not topology.slot_used(0, 0x1B):
                 self._fixed(sound, 0x1B, 0, "")
+        if devices.iommu is not None and devices.iommu.model is IommuModel.AMD:
+            # amd-iommu makes its PCI device itself, in the first slot that is free: it is the first device of all.
+            self._fixed(devices.iommu, 1, 0, "AMD IOMMU must have PCI address 0:0:1.0")
         self._primary_video(1)
 
     def _fixed(self, device: Device, slot: int, function: int, message: str) -> None:

@@ -134,7 +134,7 @@ class Needs:
                 return self.pcie
             case Pstore():
                 return self.pci
-            case Iommu(model=IommuModel.VIRTIO):
+            case Iommu(model=IommuModel.VIRTIO | IommuModel.AMD):
                 return Connect.PCIE if self.scope.board.pcie else self.pci
             case _:
                 assert isinstance(device, NOT_ON_PCI), f"nobody said what {type(device).__name__} needs"

@@ -237,7 +237,7 @@ def build_iommu(build: Builder) -> None:
         put_address(build, props, iommu.info)
         build.device(props)
         return
-    props, driver = Props(driver="intel-iommu", id=iommu.info.alias), iommu.driver
+    props, driver = Props(driver=f"{iommu.model}-iommu", id=iommu.info.alias), iommu.driver
     if driver is not None:
         props.put("intremap", on_off(driver.intremap)).put("caching-mode", driver.caching_mode)
         props.put("dma-translation", driver.dma_translation).put("pt", driver.passthrough)

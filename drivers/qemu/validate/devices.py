@@ -120,18 +120,23 @@ def _check_shmem(scope: Scope, shmem: Shmem) -> None:
 
 # IOMMU
 
+# What <driver> may say of models that have not all of it.
+_IOMMU_ATTRIBUTES = {
+    IommuModel.AMD: {"intremap", "iotlb", "passthrough", "xtsup"},
+    IommuModel.VIRTIO: {"granule"},
+    IommuModel.SMMUV3: set[str](),
+}
+
 
 def _check_iommu(scope: Scope, iommu: Iommu) -> None:
     model, board, features = iommu.model, scope.board, scope.definition.features
     driver, address = iommu.driver or IommuDriver(), iommu.info.address
     given = {name for name, value in driver.values() if value is not None}
-    if model is IommuModel.VIRTIO:
-        given.discard("granule")
-    if model is not IommuModel.INTEL and given:
+    if model in _IOMMU_ATTRIBUTES and given - _IOMMU_ATTRIBUTES[model]:
         raise xml(f"iommu model '{model}' doesn't support additional attributes")
-    if model is not IommuModel.VIRTIO and address is not None:
+    if model not in (IommuModel.VIRTIO, IommuModel.AMD) and address is not None:
         raise xml(f"iommu model '{model}' can't have address")
-    if model is IommuModel.INTEL:
+    if model in (IommuModel.INTEL, IommuModel.AMD):
         split = features is not None and features.ioapic is IoapicDriver.QEMU
         if driver.intremap and not split:
             raise unsupported("IOMMU interrupt remapping requires split I/O APIC (ioapic driver='qemu')")
@@ -139,6 +144,8 @@ def _check_iommu(scope: Scope, iommu: Iommu) -> None:
             raise unsupported("IOMMU eim requires interrupt remapping to be enabled")
         if not board.q35:
             raise qemu_unsupported(f"IOMMU device: '{model}' is only supported with Q35 machines")
+        if not scope.caps.has_device(f"{model}-iommu"):
+            raise qemu_unsupported(f"IOMMU device: '{model}' is not supported with this QEMU binary")
     elif model is IommuModel.SMMUV3:
         if not board.arm_virt:
             raise qemu_unsupported(f"IOMMU device: '{model}' is only supported with ARM Virt machines")

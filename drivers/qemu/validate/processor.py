@@ -6,7 +6,7 @@ from pyvirtd.drivers.qemu.postparse.scope import Scope
 from pyvirtd.drivers.qemu.validate.shares import check_shares
 from pyvirtd.errors import XmlError
 from pyvirtd.model.cpu import CacheMode, Cpu, CpuMode, MaxPhysAddrMode, NumaCell, NumaMode, Placement
-from pyvirtd.model.devices import IommuModel
+from pyvirtd.model.devices import IommuDriver, IommuModel
 from pyvirtd.model.domain import DomainDef
 
 XAPIC_CPUS = 255
@@ -34,7 +34,9 @@ def _check_many(scope: Scope) -> None:
     if not scope.board.q35:
         raise qemu_unsupported(f"more than {XAPIC_CPUS} vCPUs are only supported on q35-based machine types")
     iommu = scope.devices.iommu
-    if iommu is None or iommu.model is not IommuModel.INTEL or iommu.driver is None or not iommu.driver.eim:
+    driver = (iommu.driver if iommu is not None else None) or IommuDriver()
+    extended = {IommuModel.INTEL: driver.eim, IommuModel.AMD: driver.xtsup}
+    if iommu is None or not extended.get(iommu.model):
         raise qemu_unsupported(
             f"more than {XAPIC_CPUS} vCPUs require extended interrupt mode enabled on the iommu device"
         )
