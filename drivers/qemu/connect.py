@@ -68,6 +68,13 @@ class Connect(ConnectPart):
         driver.check(definition, caps)
         paths, privileged = driver.host.paths.qemu, driver.host.privileged
         command = await in_thread(
-            standalone, definition, caps, driver.config, paths, privileged=privileged, host_arch=driver.arch
+            standalone,
+            definition,
+            caps,
+            driver.config,
+            paths,
+            privileged=privileged,
+            host_arch=driver.arch,
+            sysinfo=await driver.shown_sysinfo(definition),
         )
         return to_native(command)

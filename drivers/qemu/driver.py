@@ -48,11 +48,12 @@ from pyvirtd.drivers.qemu.saving import managed
 from pyvirtd.drivers.qemu.saving.edit import finish_edits
 from pyvirtd.drivers.qemu.saving.restore import start_managed
 from pyvirtd.drivers.qemu.validate import validate
-from pyvirtd.errors import NoDomain, OperationInvalid, VirtError
-from pyvirtd.model.capabilities import SecurityModelDescription
+from pyvirtd.errors import ConfigUnsupported, NoDomain, OperationInvalid, VirtError
+from pyvirtd.model.capabilities import SecurityModelDescription, SysInfo
 from pyvirtd.model.chardev import VirtioTarget
 from pyvirtd.model.disk import Disk
 from pyvirtd.model.domain import DomainDef
+from pyvirtd.model.os import SmbiosMode
 from pyvirtd.util.files import in_thread, make_directory
 from pyvirtd.util.process import Identity
 from pyvirtd.xml.element import LIVE, SECURE
@@ -287,6 +288,13 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
     def helper_run(self, live: DomainDef, number: int, identity: Identity) -> Run:
         """A run of a guest as its helpers see it; `identity`: whom QEMU runs as."""
         return Run(live, number, self.host.paths.qemu, self.config, identity if self.host.privileged else None)
+
+    async def shown_sysinfo(self, definition: DomainDef) -> SysInfo | None:
+        """What the host's firmware tells, for a guest that sees it; None where it tells nothing."""
+        if definition.os.smbios is SmbiosMode.HOST:
+            with contextlib.suppress(ConfigUnsupported):
+                return await self.host.info.sysinfo()
+        return None
 
     def limits(self, live: DomainDef) -> dict[str, int | None]:
         """QEMU's resource limits: those of qemu.conf, and what the guest's devices need."""

@@ -133,6 +133,7 @@ class Starting:
         context = Context.for_start(caps, driver.host.paths, driver.config, driver.host.privileged, self.number, live)
         context.host = await in_thread(HostFacts.look_up, live, driver.config)
         context.incoming, context.lent = self.incoming is not None, lent
+        context.sysinfo = await driver.shown_sysinfo(live)
         context.reset_nvram = bool(flags & DomainCreateFlags.RESET_NVRAM)
         with self._monitor_listener() as listener, ExitStack() as ours:
             context.monitor_fd = listener.fileno()

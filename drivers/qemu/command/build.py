@@ -37,6 +37,7 @@ from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.postparse import Scope, assign_aliases
 from pyvirtd.drivers.qemu.postparse.board import Board
 from pyvirtd.model.address import PciAddress, ZpciAddress
+from pyvirtd.model.capabilities import SysInfo
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.graphics import SpiceChannelMode, SpiceGraphics, VncGraphics
 from pyvirtd.model.hostdev import Hostdev, HostdevType
@@ -210,6 +211,7 @@ def standalone(
     *,
     privileged: bool = True,
     host_arch: str = "x86_64",
+    sysinfo: SysInfo | None = None,
 ) -> Command:
     """The command line of a definition as virConnectDomainXMLToNative shows it: complete, with nothing of the host
     opened, interfaces as if somebody else had made their tap devices. Looks at the host, and blocks."""
@@ -222,6 +224,7 @@ def standalone(
         definition.name,
         standalone=True,
         host_arch=host_arch,
+        sysinfo=sysinfo,
     )
     devices = definition.devices
     assigned = [hostdev.of_interface(one) for one in devices.interface if one.type is InterfaceType.HOSTDEV]

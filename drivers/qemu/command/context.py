@@ -14,6 +14,7 @@ from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.postparse.board import Board
 from pyvirtd.errors import InvalidArg, VirtError
 from pyvirtd.model.address import ZpciAddress
+from pyvirtd.model.capabilities import SysInfo
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.paths import Paths, QemuPaths
 
@@ -54,6 +55,7 @@ class Context:
     host_arch: str = field(default_factory=lambda: os.uname().machine)
     host: HostFacts = field(default_factory=HostFacts)
     secrets: Mapping[tuple[str, str | None, str | None], bytes] = field(default_factory=dict)  # by `SecretUse`
+    sysinfo: SysInfo | None = None  # what the host's firmware tells, for a guest that is to see it
 
     @classmethod
     def for_start(

@@ -94,13 +94,17 @@ def _check_placement(build: Builder) -> None:
 def _check_smbios(build: Builder) -> None:
     definition = build.definition
     blocks = [info for info in definition.sysinfo if isinstance(info, SmbiosSysinfo)]
+    boards = 0
     if definition.os.smbios is SmbiosMode.HOST:
-        raise _unsupported("Host SMBIOS information is not available")
+        if build.context.sysinfo is None:
+            raise _unsupported("Host SMBIOS information is not available")
+        boards = sum(section.name == "baseBoard" for section in build.context.sysinfo.sections)
     if definition.os.smbios is SmbiosMode.SYSINFO:
         if not blocks:
             raise XmlError(f"Domain '{definition.name}' sysinfo are not available", domain=ErrorDomain.QEMU)
-        if any(len(block.base_board) > 1 for block in blocks):
-            raise _unsupported("qemu does not support more than one entry to Type 2 in SMBIOS table")
+        boards = max(len(block.base_board) for block in blocks)
+    if boards > 1:
+        raise _unsupported("qemu does not support more than one entry to Type 2 in SMBIOS table")
 
 
 def _check_disks(build: Builder) -> None:

@@ -6,6 +6,7 @@ from pyvirtd.drivers.qemu.command.address import on_off
 from pyvirtd.drivers.qemu.command.context import Builder, Props, escape
 from pyvirtd.drivers.qemu.command.firmware import firmware_nodes
 from pyvirtd.drivers.qemu.command.memory import default_memory_backend
+from pyvirtd.model.capabilities import SysInfo
 from pyvirtd.model.devices import IommuModel, MemoryModel
 from pyvirtd.model.domain import DomainType
 from pyvirtd.model.features import (
@@ -124,6 +125,8 @@ def build_tseg(build: Builder) -> None:
 def build_smbios(build: Builder) -> None:
     """-smbios and -fw_cfg"""
     definition = build.definition
+    if definition.os.smbios is SmbiosMode.HOST and build.context.sysinfo is not None:
+        _host_smbios(build, build.context.sysinfo)
     if definition.os.smbios is SmbiosMode.SYSINFO:
         for info in definition.sysinfo:
             if isinstance(info, SmbiosSysinfo):
@@ -135,6 +138,7 @@ def build_smbios(build: Builder) -> None:
                 build.command.add("-fw_cfg", f"name={escape(entry.name or '')},{what}")
 
 
+_OEM = 11  # the table of strings that the maker may fill
 _BIOS = (("vendor", "vendor"), ("version", "version"), ("date", "date"), ("release", "release"))
 _SYSTEM = (
     ("manufacturer", "manufacturer"), ("product", "product"), ("version", "version"), ("serial", "serial"),
@@ -157,13 +161,29 @@ def _smbios(build: Builder, info: SmbiosSysinfo) -> None:
         (3, info.chassis, _CHASSIS),
     ]
     for number, block, names in blocks:
-        if block is None:
-            continue
-        words = [f"{option}={escape(value)}" for name, option in names if (value := block.get(name))]
-        if words:
-            build.command.add("-smbios", ",".join([f"type={number}", *words]))
-    if info.oem_strings:
-        build.command.add("-smbios", ",".join(["type=11", *(f"value={escape(text)}" for text in info.oem_strings)]))
+        if block is not None:
+            _add_smbios(build, number, [(option, value) for name, option in names if (value := block.get(name))])
+    _add_smbios(build, _OEM, [("value", text) for text in info.oem_strings])
+
+
+def _host_smbios(build: Builder, info: SysInfo) -> None:
+    """What the host's own firmware says, but for its uuid, which must be the guest's own."""
+    tables = {"bios": (0, _BIOS), "system": (1, _SYSTEM), "baseBoard": (2, _BOARD), "chassis": (3, _CHASSIS)}
+    for name, (number, names) in tables.items():
+        for section in (section for section in info.sections if section.name == name):
+            values = dict(section.entries)
+            options = [(option, values[key]) for key, option in names if values.get(key) and key != "uuid"]
+            _add_smbios(build, number, options)
+    strings = [
+        ("value", text) for section in info.sections if section.name == "oemStrings" for _, text in section.entries
+    ]
+    _add_smbios(build, _OEM, strings)
+
+
+def _add_smbios(build: Builder, number: int, options: list[tuple[str, str]]) -> None:
+    if options:
+        words = [f"{name}={escape(value)}" for name, value in options]
+        build.command.add("-smbios", ",".join([f"type={number}", *words]))
 
 
 def build_display(build: Builder) -> None:
