@@ -23,12 +23,15 @@ from pyvirtd.model.words import ConnectMode, StartupPolicy
 
 VENDOR_MAX, PRODUCT_MAX = 8, 16  # bytes of the SCSI INQUIRY data
 _WITH_POLICY = (StorageType.FILE, StorageType.BLOCK, StorageType.DIR, StorageType.VOLUME)
+# The kinds of secret that accounts of a protocol have; None: any.
 _SECRET_TYPES = {
     StorageProtocol.ISCSI: "iscsi",
     StorageProtocol.RBD: "ceph",
-    StorageProtocol.SSH: "ssh",
-    StorageProtocol.HTTP: "http",
-    StorageProtocol.HTTPS: "https",
+    StorageProtocol.SSH: None,
+    StorageProtocol.HTTP: None,
+    StorageProtocol.HTTPS: None,
+    StorageProtocol.FTP: None,
+    StorageProtocol.FTPS: None,
 }
 
 
@@ -166,5 +169,5 @@ def _given_secrets(disk: Disk) -> None:
     if isinstance(source, NetworkSource) and source.protocol not in _SECRET_TYPES:
         raise unsupported(f"authentication is not supported for protocol '{source.protocol}'")
     if isinstance(source, NetworkSource) and source.protocol in _SECRET_TYPES and auth.secret is not None:
-        if auth.secret.type is not None and auth.secret.type != _SECRET_TYPES[source.protocol]:
+        if auth.secret.type is not None and _SECRET_TYPES[source.protocol] not in (None, auth.secret.type):
             raise unsupported(f"invalid secret type '{auth.secret.type}'")

@@ -55,6 +55,12 @@ RULES: dict[str, tuple[str, Code, str]] = {
         Code.CONFIG_UNSUPPORTED,
         "'tlsHostname' field is supported only with NBD disks",
     ),
+    "secret of another kind": (
+        "<disk type='network'><source protocol='iscsi' name='a/1'><host name='h'/><auth username='u'>"
+        "<secret type='ceph' usage='s'/></auth></source><target dev='vda' bus='virtio'/></disk>",
+        Code.CONFIG_UNSUPPORTED,
+        "invalid secret type 'ceph'",
+    ),
     "auth without a protocol for it": (
         "<disk type='network'><source protocol='nbd'><host name='h'/><auth username='u'>"
         "<secret type='iscsi' usage='s'/></auth></source><target dev='vda' bus='virtio'/></disk>",
@@ -138,3 +144,12 @@ def test_reserved_memory_is_for_ports_that_can_say_so() -> None:
         checked(document(port.format("<model name='ioh3420'/>", 4096)))
     with pytest.raises(VirtError, match="PCI controller memReserve '18446744073709551615' out of range"):
         checked(document(port.format("", 2**64 - 1)))
+
+
+@pytest.mark.parametrize("protocol", ["http", "https", "ftp", "ftps", "ssh"])
+@pytest.mark.parametrize("kind", ["iscsi", "ceph"])
+def test_accounts_of_other_servers_have_secrets_of_any_kind(protocol: str, kind: str) -> None:
+    auth = f"<auth username='u'><secret type='{kind}' usage='s'/></auth>"
+    source = f"<source protocol='{protocol}' name='/i'><host name='h'/>{auth}</source>"
+    made = checked(document(f"<disk type='network'>{source}<target dev='vda' bus='virtio'/></disk>"))
+    assert f"type='{kind}'" in made.format()
