@@ -182,6 +182,13 @@ class QemuPaths(FamilyPaths):
     def vhost_user_gpu_pid(self, domain_id: int, name: str, alias: str) -> Path:
         return self.run / f"{short_name(domain_id, name)}-{alias}-vhost-user-gpu.pid"
 
+    def nbdkit_file(self, domain_id: int, name: str, node: str, kind: str) -> Path:
+        """`kind`: socket, password."""
+        return self.domain_dir(domain_id, name) / f"nbdkit-{node}-storage.{kind}"
+
+    def nbdkit_pid(self, domain_id: int, name: str, node: str) -> Path:
+        return self.run / f"{short_name(domain_id, name)}-nbdkit-{node}-storage.pid"
+
     def virtiofs_socket(self, domain_id: int, name: str, alias: str) -> Path:
         return self.domain_dir(domain_id, name) / f"{alias}-fs.sock"
 

@@ -38,6 +38,7 @@ from pyvirtd.drivers.qemu.capabilities import QemuCapabilities
 from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.chardev_files import open_chardevs
 from pyvirtd.drivers.qemu.command import build
+from pyvirtd.drivers.qemu.command.block import number_nodes
 from pyvirtd.drivers.qemu.command.context import Command, Context
 from pyvirtd.drivers.qemu.command.host_facts import HostFacts
 from pyvirtd.drivers.qemu.descriptors import Groups, borrow
@@ -147,6 +148,7 @@ class Starting:
                 await in_thread(find_host_devices, live, ours, context)
             await open_interfaces(self.undo, ours, driver, live, context)
             await open_chardevs(live, ours, context, self._owner)
+            number_nodes(live)  # helpers that serve images are named by them
             helpers = self.helpers = Helpers(driver.helper_run(live, self.number, self.identity))
             helpers.open(context, ours)
             command = build(live, context)

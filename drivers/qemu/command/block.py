@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pyvirtd.constants.error import ErrorDomain
 from pyvirtd.drivers.qemu.command.context import Builder, Json, Props
 from pyvirtd.drivers.qemu.command.secrets import give_passphrase
-from pyvirtd.drivers.qemu.command.storage import protocol_props, put_auth, put_rbd_encryption
+from pyvirtd.drivers.qemu.command.storage import by_nbdkit, protocol_props, put_auth, put_rbd_encryption
 from pyvirtd.drivers.qemu.command.throttle import build_filters, filter_nodes, filter_numbers, number_filters
 from pyvirtd.model.disk import DetectZeroes, Discard, Disk, DiskBus, DiskCache, DiskDriver
 from pyvirtd.model.domain import DomainDef
@@ -304,7 +304,8 @@ def storage_props(
     props = protocol_props(build, source, name, disk)
     auth, encryption = (layer.auth, layer.encryption) if layer else (source.common.auth, source.common.encryption)
     if isinstance(source, NetworkSource):
-        put_auth(build, props, source, auth, f"{name}-storage")
+        if not by_nbdkit(source):
+            put_auth(build, props, source, auth, f"{name}-storage")
         if encryption is not None and encryption.engine is EncryptionEngine.LIBRBD:
             put_rbd_encryption(build, props, encryption, f"{name}-storage")
     if (

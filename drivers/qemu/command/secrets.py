@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from pyvirtd.constants.error import ErrorDomain
-from pyvirtd.drivers.qemu.command.context import Builder
+from pyvirtd.drivers.qemu.command.context import Builder, Context
 from pyvirtd.errors import NoSecret
 from pyvirtd.model.storage import (
     Auth,
@@ -32,7 +32,7 @@ def give_auth(build: Builder, auth: Auth | None, name: str) -> str | None:
     if auth is None or auth.secret is None:
         return None
     alias = f"{name}-auth-secret0"
-    build.secret(alias, value_of(build, auth.secret))
+    build.secret(alias, value_of(build.context, auth.secret))
     return alias
 
 
@@ -43,14 +43,14 @@ def give_passphrase(build: Builder, encryption: Encryption | None, name: str) ->
     if not encryption.secret:
         return None
     alias = f"{name}-encryption-secret0"
-    build.secret(alias, value_of(build, encryption.secret[0]))
+    build.secret(alias, value_of(build.context, encryption.secret[0]))
     return alias
 
 
-def value_of(build: Builder, secret: AuthSecret | EncryptionSecret) -> bytes:
+def value_of(context: Context, secret: AuthSecret | EncryptionSecret) -> bytes:
     """Raises NoSecret where nobody has found it."""
     use = _use(secret)
-    value = build.context.secrets.get(use)
+    value = context.secrets.get(use)
     if value is None:
         how = f"uuid '{use.uuid}'" if use.uuid is not None else f"usage '{use.usage}'"
         raise NoSecret(f"no secret with matching {how}", domain=ErrorDomain.SECRET)

@@ -21,6 +21,7 @@ from pyvirtd.model.storage import (
 )
 
 QEMU = ErrorDomain.QEMU
+RECONNECT_S = 10  # for an nbdkit that died to be there again
 
 
 def protocol_props(build: Builder, source: AnySource, name: str, disk: Disk | None) -> Props:
@@ -43,7 +44,18 @@ def protocol_props(build: Builder, source: AnySource, name: str, disk: Disk | No
             raise ConfigUnsupported(f"storage source type '{source.case[0]}' is not supported", domain=QEMU)
 
 
+def by_nbdkit(source: NetworkSource) -> bool:
+    """A source that QEMU does not reach itself, but through nbdkit: its ssh knows of no keys, agents and passwords."""
+    identity, auth = source.ssh_identity, source.common.auth
+    keys = identity is not None and bool(identity.keyfile or identity.agentsock)
+    password = auth is not None and auth.secret is not None
+    return source.protocol is StorageProtocol.SSH and (keys or password or bool(source.known_hosts))
+
+
 def _network(build: Builder, source: NetworkSource, name: str) -> Props:
+    if by_nbdkit(source):
+        socket = build.context.paths.nbdkit_file(build.context.domain_id, build.context.name, name, "socket")
+        return Props({"driver": "nbd", "server": {"type": "unix", "path": str(socket)}, "reconnect-delay": RECONNECT_S})
     path = (source.name or "").removeprefix("/")
     match source.protocol:
         case StorageProtocol.NBD:

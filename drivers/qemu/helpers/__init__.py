@@ -10,6 +10,7 @@ A helper is one class in a module of its own. Which ones a guest needs follows f
 that a later daemon knows what to look for: their pid files are where libvirtd has them.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from pyvirtd.drivers.qemu.command.context import Context
 from pyvirtd.drivers.qemu.helpers.base import Helper, Run, kill_by_file
 from pyvirtd.drivers.qemu.helpers.dbus import DbusDaemon
 from pyvirtd.drivers.qemu.helpers.gpu import VhostUserGpu, drawn_apart
+from pyvirtd.drivers.qemu.helpers.nbdkit import Nbdkit, served
 from pyvirtd.drivers.qemu.helpers.passt import Passt, uses_passt
 from pyvirtd.drivers.qemu.helpers.reservations import ReservationHelper, wants_reservations
 from pyvirtd.drivers.qemu.helpers.tpm import Swtpm
@@ -32,8 +34,12 @@ from pyvirtd.util.files import in_thread
 
 log = logging.getLogger(__name__)
 
+LIVED_S = 5.0  # one that dies sooner after it was started again is left alone
+
 # The names by which helpers are known in a list of processes.
-PROGRAMS = frozenset(kind.program for kind in (Swtpm, Virtiofsd, Passt, ReservationHelper, DbusDaemon, VhostUserGpu))
+PROGRAMS = frozenset(
+    kind.program for kind in (Swtpm, Virtiofsd, Passt, ReservationHelper, DbusDaemon, VhostUserGpu, Nbdkit)
+)
 
 
 def helpers_of(run: Run) -> Iterator[Helper]:
@@ -51,6 +57,8 @@ def helpers_of(run: Run) -> Iterator[Helper]:
             yield Passt(run, net)
     for video in drawn_apart(run.live):
         yield VhostUserGpu(run, video)
+    for image in served(run.live):
+        yield Nbdkit(run, image)
     if wants_reservations(run.live):
         yield ReservationHelper(run)
     own = str(run.paths.dbus_file(run.number, run.name, "sock"))
@@ -105,12 +113,25 @@ class Helpers:
                 tasks.start(self._watch(helper), f"{helper.title} of {self._name}")
 
     async def _watch(self, helper: Helper) -> None:
-        process = helper.process
-        assert process is not None
-        code = await process.wait()
-        if not self._ending:
+        loop = asyncio.get_running_loop()
+        process, since = helper.process, loop.time() - LIVED_S
+        while process is not None:
+            code = await process.wait()
+            if self._ending:
+                return
             # QEMU itself ends some by closing their socket, a moment before it is seen to be gone.
             log.info("domain %s: %s ended with %s", self._name, helper.title, code)
+            if not helper.restarts or loop.time() - since < LIVED_S:
+                return
+            since = loop.time()
+            try:
+                await helper.start()
+            except VirtError as exc:
+                log.error("domain %s: %s is not started again: %s", self._name, helper.title, exc)
+                return
+            if self._ending:  # meanwhile
+                await helper.stop()
+            process = helper.process
 
     async def stop(self) -> None:
         """End all, the last first, and remove their files."""

@@ -8,7 +8,7 @@ import shutil
 import signal
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,11 +64,12 @@ class Helper(ABC):
     """One helper of one run.
 
     `title` is what the log calls it; `program` the name of its executable, by which it is known again; `pid_file` and
-    `leftovers` are removed when it has ended.
+    `leftovers` are removed when it has ended. One that `restarts` is started again when it dies before its guest.
     """
 
     title: str
     program: str
+    restarts = False
     pid_file: Path
     process: Process | None = None
     _words: tuple[Path, int]  # the log of what it says, and where that begins
@@ -98,7 +99,7 @@ class Helper(ABC):
         try:
             await in_thread(self._note_start, argv)
             self._words = log_path, os.fstat(fd).st_size
-            self.process = spawn(argv, replace(launch, env=_environment(), stdout=fd, stderr=fd, cwd="/"))
+            self.process = spawn(argv, replace(launch, env=_environment(launch.env), stdout=fd, stderr=fd, cwd="/"))
         except OSError as exc:
             raise from_os_error(exc, f"Cannot execute {argv[0]}") from exc
         finally:
@@ -167,9 +168,10 @@ class Helper(ABC):
         await in_thread(_unlink_all, [self.pid_file, *self.leftovers()])
 
 
-def _environment() -> dict[str, str]:
-    """The daemon's own, without what the service manager said to the daemon alone."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(OF_SERVICE)}
+def _environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The daemon's own, without what the service manager said to the daemon alone, and more."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(OF_SERVICE)}
+    return own | dict(more or {})
 
 
 def kill_by_file(pid_file: Path, programs: Collection[str]) -> None:
