@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -198,7 +199,7 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     reserve_interfaces(dom.live)
     guest.labels = driver.labels(dom.live)
     guest.group = await cgroups.find(driver, dom.live, running.pid)
-    helpers.watch(driver.host.tasks)
+    helpers.watch(driver.host.tasks, partial(cgroups.gather_helpers, guest))
     process.watch(driver, dom, guest)
     while True:
         monitor = guest.monitor

@@ -18,7 +18,7 @@ from pyvirtd.core.audit import Record
 from pyvirtd.core.cgroup import DELEGATED, Group, Hierarchies, machine_name, make_partition, make_unit_group, scope_name
 from pyvirtd.core.cgroup_limits import DeviceRule
 from pyvirtd.core.security import opened_paths
-from pyvirtd.drivers.qemu.domain import QemuDomain
+from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
 from pyvirtd.drivers.qemu.tune_pins import iothread_tids
 from pyvirtd.drivers.qemu.tune_shared import iothread_ids
 from pyvirtd.errors import ConfigUnsupported, VirtError
@@ -89,6 +89,11 @@ async def gather(group: Group | None, pids: Iterable[int]) -> None:
     if group is not None:
         for pid in pids:
             await in_thread(_gather, group, pid)
+
+
+async def gather_helpers(guest: Guest) -> None:
+    """The same, for all that run now. Raises VirtError."""
+    await gather(guest.group, guest.helpers.pids)
 
 
 def _gather(group: Group, pid: int) -> None:

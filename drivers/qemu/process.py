@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -323,7 +324,7 @@ async def start(
             driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
     if flags & DomainCreateFlags.AUTODESTROY and caller is not None:
         guest.autodestroy = caller.on_close(lambda: driver.end(dom, DESTROYED))
-    guest.helpers.watch(driver.host.tasks)
+    guest.helpers.watch(driver.host.tasks, partial(cgroups.gather_helpers, guest))
     watch(driver, dom, guest)
 
 

@@ -3,7 +3,7 @@
     helpers = Helpers(run)
     helpers.open(context, ours)      # what the command line needs of them
     await helpers.start()            # raises with the last words of the one that failed
-    helpers.watch(tasks)             # one that ends before its guest is reported
+    helpers.watch(tasks, again)      # one that ends before its guest is reported
     await helpers.stop()
 
 A helper is one class in a module of its own. Which ones a guest needs follows from its live definition alone, so
@@ -12,7 +12,7 @@ that a later daemon knows what to look for: their pid files are where libvirtd h
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 
 from pyvirtd.core.driver import Tasks
@@ -106,13 +106,13 @@ class Helpers:
                 return await helper.obituary()
         return None
 
-    def watch(self, tasks: Tasks) -> None:
-        """Report a helper that ends although its guest has not."""
+    def watch(self, tasks: Tasks, again: Callable[[], Awaitable[None]]) -> None:
+        """Report a helper that ends although its guest has not; `again`: told when one of them was started again."""
         for helper in self._helpers:
             if helper.process is not None:
-                tasks.start(self._watch(helper), f"{helper.title} of {self._name}")
+                tasks.start(self._watch(helper, again), f"{helper.title} of {self._name}")
 
-    async def _watch(self, helper: Helper) -> None:
+    async def _watch(self, helper: Helper, again: Callable[[], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         process, since = helper.process, loop.time() - LIVED_S
         while process is not None:
@@ -126,6 +126,7 @@ class Helpers:
             since = loop.time()
             try:
                 await helper.start()
+                await again()
             except VirtError as exc:
                 log.error("domain %s: %s is not started again: %s", self._name, helper.title, exc)
                 return

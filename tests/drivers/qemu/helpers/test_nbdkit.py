@@ -107,6 +107,15 @@ def test_password_is_looked_up_and_no_option() -> None:
 
 
 @pytest.fixture(scope="module")
+def host() -> Iterator[SystemHost]:
+    """A system daemon, with control groups where there can be some."""
+    if reason := SystemHost.missing():
+        pytest.skip(reason)
+    with SystemHost(cgroups=not SystemHost.missing_cgroups()) as made:
+        yield made.start()
+
+
+@pytest.fixture(scope="module")
 def ssh(host: SystemHost) -> Iterator[Ssh]:
     """A server with a raw image and a qcow2 one, and keys for the guests' user."""
     for program, package in ((SSHD, "openssh-server"), ("nbdkit", "nbdkit")):
@@ -156,11 +165,14 @@ def test_guest_reads_and_writes_the_image(host: SystemHost, guest: Guest, ssh: S
         with host.terminal("console tiny") as console:
             console.expect("tiny# ")
             assert console.command("head -c 13 /dev/vda") == WORDS.decode()
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
             os.kill(pid, signal.SIGKILL)
             eventually(lambda: serving(host, "tiny") not in ([], [pid]))
+            (pid,) = serving(host, "tiny")
+            eventually(lambda: Path(f"/proc/{pid}/cgroup").read_text() == groups)
             console.command("echo written | dd of=/dev/vda bs=512 seek=1 conv=fsync 2>/dev/null")
         assert host.path(IMAGE).read_bytes()[512:519] == b"written"
-        assert os.stat(f"/proc/{serving(host, 'tiny')[0]}").st_uid == pwd.getpwnam(QEMU_USER).pw_uid
+        assert os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam(QEMU_USER).pw_uid
         host.kill()
         host.start()
         assert host.ok("domstate tiny") == "running"
