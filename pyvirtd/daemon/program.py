@@ -127,8 +127,8 @@ async def _serve(daemon: Daemon, ready: Callable[[], None]) -> None:
 
 
 def _settle_memory() -> None:
-    """What was made at the start stays: the collector need not look at it again."""
-    gc.collect()
+    """What was made at the start stays: the collector need not look at it again. Next to nothing of it is garbage, and
+    looking for that would keep the first clients waiting."""
     gc.freeze()
     gc.enable()
 
