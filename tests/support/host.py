@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 LIBVIRTD = "/usr/sbin/libvirtd"
 CGROUPS = Path("/sys/fs/cgroup")
-QEMU_USER, QEMU_GROUP = "libvirt-qemu", "kvm"  # who Debian's libvirtd runs QEMU as
+QEMU_USER = "libvirt-qemu"  # who Debian's libvirtd runs QEMU as
 
 # The holder itself makes the mounts private.
 UNSHARE_MOUNTS = ("--mount", "--propagation", "unchanged", "--")
@@ -381,8 +381,9 @@ class SystemHost(Host):
         # Other users must reach their files in these, as in the real ones.
         for path in ("run", "etc/libvirt", "var/lib/libvirt", "var/cache/libvirt", "var/log/libvirt"):
             self.path(path).mkdir(parents=True, exist_ok=True)
-        if not _user_exists(QEMU_USER):
-            # A machine that never had libvirtd lacks its users; the guests shall still not run as root.
+        # A machine that never had libvirtd lacks its users; the guests shall still not run as root.
+        self.qemu_user = QEMU_USER if _user_exists(QEMU_USER) else "nobody"
+        if self.qemu_user != QEMU_USER:
             self.write("/etc/libvirt/qemu.conf", 'user = "nobody"\ngroup = "nogroup"\n')
 
 

@@ -25,7 +25,7 @@ from tests.drivers.qemu.command_lines import words
 from tests.drivers.qemu.definitions import checked, document, emulator
 from tests.guest import Guest
 from tests.support.domains import bare_domain, tiny_domain
-from tests.support.host import QEMU_USER, SystemHost
+from tests.support.host import SystemHost
 from tests.support.ssh import PORT, SSHD, Ssh
 
 IMAGE = "/var/lib/libvirt/far/image"
@@ -122,7 +122,7 @@ def ssh(host: SystemHost) -> Iterator[Ssh]:
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed (package {package})")
     made = Ssh(host)
-    user = pwd.getpwnam(QEMU_USER)
+    user = pwd.getpwnam(host.qemu_user)
     shutil.copy(made.folder / "user_key", made.folder / "guest_key")
     os.chown(made.folder / "guest_key", user.pw_uid, user.pw_gid)
     kind, key = (made.folder / "host_key.pub").read_text().split()[:2]
@@ -172,7 +172,7 @@ def test_guest_reads_and_writes_the_image(host: SystemHost, guest: Guest, ssh: S
             eventually(lambda: Path(f"/proc/{pid}/cgroup").read_text() == groups)
             console.command("echo written | dd of=/dev/vda bs=512 seek=1 conv=fsync 2>/dev/null")
         assert host.path(IMAGE).read_bytes()[512:519] == b"written"
-        assert os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam(QEMU_USER).pw_uid
+        assert os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam(host.qemu_user).pw_uid
         host.kill()
         host.start()
         assert host.ok("domstate tiny") == "running"
@@ -185,7 +185,7 @@ def test_guest_reads_and_writes_the_image(host: SystemHost, guest: Guest, ssh: S
 
 def test_qcow2_image_is_read_with_its_size_and_by_an_agent(host: SystemHost, ssh: Ssh) -> None:
     socket = ssh.folder / "agent.sock"
-    user = pwd.getpwnam(QEMU_USER)
+    user = pwd.getpwnam(host.qemu_user)
     demote = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
     ssh.folder.chmod(0o777)
     agent = subprocess.Popen([*demote, "ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
