@@ -17,6 +17,7 @@ from pyvirtd.util.bus import SESSION_ADDRESS, Bus, BusError, Service, Signal
 log = logging.getLogger(__name__)
 
 LOGIN = Service("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
+PREPARE = "PrepareForShutdown"
 RETRY_S = 30.0  # after the bus went away
 
 
@@ -70,15 +71,14 @@ class HostShutdown:
     async def _follow_login(self) -> None:
         """Until the bus is gone. Raises BusError."""
         async with await Bus.connect() as bus:
-            rule = f"sender='{LOGIN.name}',interface='{LOGIN.interface}',member='PrepareForShutdown'"
-            await bus.listen(self._heard, rule)
+            await bus.listen(self._heard, LOGIN, PREPARE)
             words = ["shutdown", "pyvirtd", "Virtual machines are saved or shut down", "delay"]
             reply = await bus.call(LOGIN, "Inhibit", "ssss", words)
             self._lock_fd = reply.fds[reply.body[0]]
             await bus.wait_closed()
 
     def _heard(self, signal: Signal) -> None:
-        if signal == Signal(LOGIN.interface, "PrepareForShutdown", [True]):
+        if signal == Signal(LOGIN.interface, PREPARE, [True]):
             self.begin()
 
     async def _watch_session(self) -> None:

@@ -51,6 +51,7 @@ class Signal(NamedTuple):
     body: list[Any]
 
 
+OWNER_CHANGED = "NameOwnerChanged"
 THE_BUS = Service("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
 
@@ -66,6 +67,8 @@ class Bus:
 
     def __init__(self, connection: "MessageBus") -> None:
         self._connection = connection
+        self._owners: dict[str, str] = {THE_BUS.name: THE_BUS.name}  # of services listened to: who they are on the bus
+        self._late: set[asyncio.Future[Message]] = set()  # answers that nobody waits for any more
 
     @classmethod
     async def connect(cls, *, session: bool = False, timeout: float = TIMEOUT_S) -> Self:
@@ -102,10 +105,13 @@ class Bus:
         from dbus_fast import DBusError, MessageType
 
         message = _message(service, member, signature, body, fds)
+        answer = asyncio.ensure_future(self._connection.call(message))
         try:
             async with asyncio.timeout(timeout):
-                reply = await self._connection.call(message)
+                reply = await asyncio.shield(answer)
         except TimeoutError:
+            self._late.add(answer)
+            answer.add_done_callback(self._forget)
             raise BusError(f"no answer within {timeout:.0f} s") from None
         except (OSError, EOFError, DBusError) as exc:
             raise BusError(_reason(exc)) from exc
@@ -119,17 +125,46 @@ class Bus:
         if self.connected:
             self._connection.send(_message(service, member, signature, body))
 
-    async def listen(self, callback: Callable[[Signal], None], *rules: str) -> None:
-        """Call back at each signal that one of the match rules names. Raises BusError."""
+    def _forget(self, answer: "asyncio.Future[Message]") -> None:
+        """What came too late: its descriptors are nobody's."""
+        self._late.discard(answer)
+        if not answer.cancelled() and answer.exception() is None:
+            for fd in answer.result().unix_fds:
+                os.close(fd)
+
+    async def listen(self, callback: Callable[[Signal], None], service: Service, member: str) -> None:
+        """Call back at each signal `member` of a service, and at the bus's own NameOwnerChanged for it.
+
+        Anybody may send us a signal of any name: one counts only if the service's owner sent it. Raises BusError.
+        """
         from dbus_fast import MessageType
 
         def heard(message: "Message") -> None:
-            if message.message_type is MessageType.SIGNAL:
-                callback(Signal(message.interface or "", message.member or "", message.body))
+            if message.message_type is not MessageType.SIGNAL:
+                return
+            signal = Signal(message.interface or "", message.member or "", message.body)
+            if message.sender == THE_BUS.name:
+                if signal.member != OWNER_CHANGED or signal.body[0] != service.name:
+                    return
+                self._owners[service.name] = signal.body[2]
+            elif message.sender != self._owners[service.name] or (signal.interface, signal.member) != wanted:
+                return
+            callback(signal)
 
+        wanted = (service.interface, member)
+        self._owners[service.name] = ""
         self._connection.add_message_handler(heard)
+        rules = (
+            f"sender='{service.name}',interface='{service.interface}',member='{member}'",
+            f"sender='{THE_BUS.name}',member='{OWNER_CHANGED}',arg0='{service.name}'",
+        )
         for rule in rules:
             await self.call(THE_BUS, "AddMatch", "s", [f"type='signal',{rule}"])
+        try:
+            (self._owners[service.name],) = (await self.call(THE_BUS, "GetNameOwner", "s", [service.name])).body
+        except BusError as exc:
+            if not exc.refusal:  # nobody has the name yet
+                raise
 
     async def wait_closed(self) -> None:
         """Until the connection is gone, from whichever side."""
@@ -142,6 +177,8 @@ class Bus:
 
     def close(self) -> None:
         """Leave the bus."""
+        for answer in list(self._late):
+            answer.cancel()
         self._connection.disconnect()
 
     async def __aenter__(self) -> Self:

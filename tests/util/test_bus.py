@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dbus_fast import Message
 
 from pyvirtd.util.bus import SESSION_ADDRESS, SYSTEM_ADDRESS, THE_BUS, Bus, BusError, Service, Signal, variant
 
@@ -52,21 +53,42 @@ def test_a_refusal_says_so(daemon: "subprocess.Popen[str]") -> None:
     asyncio.run(work())
 
 
-def test_signals_are_heard(daemon: "subprocess.Popen[str]") -> None:
+def send(address: str, name: str, *words: str) -> None:
+    """A signal to one connection, from a client of no name."""
+    subprocess.run(["dbus-send", f"--bus={address}", "--type=signal", f"--dest={name}", *words], check=True)
+
+
+def test_a_services_signals_are_heard_and_nobody_elses(daemon: "subprocess.Popen[str]") -> None:
+    """Here all may send signals to all, as on the system's bus."""
+    service = Service("org.example.A", "/a", "org.example.A")
+    address = os.environ[SYSTEM_ADDRESS]
+
     async def work() -> list[Signal]:
         heard: asyncio.Queue[Signal] = asyncio.Queue()
-        async with await Bus.connect() as bus:
-            await bus.listen(
-                heard.put_nowait, f"sender='{THE_BUS.name}',member='NameOwnerChanged',arg0='org.example.A'"
-            )
-            await bus.call(THE_BUS, "RequestName", "su", ["org.example.A", 0])
-            found = [await asyncio.wait_for(heard.get(), 5)]
-            while found[-1].member != "NameOwnerChanged":
-                found.append(await asyncio.wait_for(heard.get(), 5))
-            return found
+        async with await Bus.connect() as bus, await Bus.connect() as owner:
+            name, counted = bus._connection.unique_name, []
+            await bus.listen(heard.put_nowait, service, "Prepare")
+            await asyncio.to_thread(send, address, name, "/a", "org.example.A.Prepare", "boolean:true")
+            await owner.call(THE_BUS, "RequestName", "su", [service.name, 0])
+            counted.append(await asyncio.wait_for(heard.get(), 5))
+            for path, word in (("/a", "Prepare"), ("/a", "Other")):
+                await asyncio.to_thread(send, address, name, path, f"org.example.A.{word}", "boolean:true")
+            message = Message.new_signal("/a", service.interface, "Prepare", "b", [True])
+            await owner._connection.send(message)
+            counted.append(await asyncio.wait_for(heard.get(), 5))
+            await owner.call(THE_BUS, "ReleaseName", "s", [service.name])
+            counted.append(await asyncio.wait_for(heard.get(), 5))
+            await owner._connection.send(Message.new_signal("/a", service.interface, "Prepare", "b", [True]))
+            await bus.call(THE_BUS, "GetId")
+        assert heard.empty()
+        return counted
 
-    last = asyncio.run(work())[-1]
-    assert (last.interface, last.body[:2]) == (THE_BUS.interface, ["org.example.A", ""])
+    first, second, third = asyncio.run(work())
+    assert (first.member, second, third.member) == (
+        "NameOwnerChanged",
+        Signal("org.example.A", "Prepare", [True]),
+        "NameOwnerChanged",
+    )
 
 
 def test_a_bus_that_keeps_silent_is_not_waited_for(daemon: "subprocess.Popen[str]") -> None:

@@ -15,7 +15,7 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.access.identity import Identity
 from pyvirtd.core.access.subjects import Details
 from pyvirtd.errors import AuthFailed, DBusServiceError, InternalError
-from pyvirtd.util.bus import THE_BUS, Bus, BusError, Service, Signal, variant
+from pyvirtd.util.bus import Bus, BusError, Service, variant
 
 log = logging.getLogger(__name__)
 
@@ -126,11 +126,7 @@ class Authority:
 
     async def _watch(self, bus: Bus) -> None:
         """Be told of changes, and learn what this polkit can do."""
-        await bus.listen(
-            self._heard,
-            f"sender='{AUTHORITY.name}',interface='{AUTHORITY.interface}',member='Changed'",
-            f"sender='{THE_BUS.name}',member='NameOwnerChanged',arg0='{AUTHORITY.name}'",
-        )
+        await bus.listen(lambda _: self._changed(), AUTHORITY, "Changed")
         properties = AUTHORITY._replace(interface="org.freedesktop.DBus.Properties")
         try:
             reply = await bus.call(properties, "Get", "ss", [AUTHORITY.interface, "BackendVersion"])
@@ -140,10 +136,6 @@ class Authority:
                 raise
             major = ""
         self._takes_pidfd = major.isdigit() and int(major) >= PIDFD_SINCE
-
-    def _heard(self, signal: Signal) -> None:
-        if signal.member in ("Changed", "NameOwnerChanged"):
-            self._changed()
 
     def _changed(self) -> None:
         for callback in self._listeners:
