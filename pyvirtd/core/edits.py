@@ -30,9 +30,15 @@ def targets(dom: Any, flags: int) -> tuple[bool, bool]:
         live, config = dom.active, not dom.active
     if live and not dom.active:
         raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
-    if config and not dom.persistent:
-        raise OperationInvalid("transient domains do not have any persistent config", domain=ErrorDomain.DOMAIN)
+    if config:
+        _require_config(dom)
     return live, config
+
+
+def _require_config(dom: Any) -> None:
+    """Raises OperationInvalid for a domain without a persistent definition."""
+    if not dom.persistent:
+        raise OperationInvalid("transient domains do not have any persistent config", domain=ErrorDomain.DOMAIN)
 
 
 def one_target(dom: Any, flags: int) -> DomainDef:
@@ -67,6 +73,8 @@ async def change(
             await tell_guest()
         # The job first, then the name, everywhere: two writes of one file never overtake each other.
         async with driver.names.hold(dom.name, dom.uuid_text):
+            if config:
+                _require_config(dom)  # whoever undefines takes the name, but no job
             old_live = dom.live
             new_live = _edited(old_live, edit, live=True) if live else None
             new_config = _edited(dom.config, edit, live=False) if config else None

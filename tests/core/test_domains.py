@@ -68,6 +68,19 @@ class World:
 Work = Callable[[World], Awaitable[None]]
 
 
+class Gate:
+    """Does `work` once it is opened; `reached` is set when somebody waits for that."""
+
+    def __init__(self, work: Callable[..., Awaitable[Any]]) -> None:
+        self._work = work
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.reached.set()
+        await self.opened.wait()
+        return await self._work(*args, **kwargs)
+
+
 def run(folder: Path, work: Work) -> None:
     async def main() -> None:
         world = World(folder)
@@ -581,5 +594,32 @@ def test_nothing_is_done_to_a_domain_that_went_while_it_was_waited_for(tmp_path:
         with pytest.raises((OperationInvalid, OperationFailed)):
             await change
         assert world.files() == []
+
+    run(tmp_path, work)
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_a_change_brings_no_definition_back_that_goes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, active: bool
+) -> None:
+    async def work(world: World) -> None:
+        dom = await world.define()
+        if active:
+            await world.part.domain_create(dom)
+        definitions = world.driver.definitions
+        assert definitions is not None
+        gate = Gate(definitions.remove)
+        monkeypatch.setattr(definitions, "remove", gate)
+        undefine = asyncio.create_task(world.part.domain_undefine(dom))
+        await gate.reached.wait()
+        change = asyncio.create_task(world.part.domain_set_metadata(dom, TITLE, "x", None, None, CONFIG))
+        await asyncio.wait([change], timeout=0.05)  # as far as it gets
+        gate.opened.set()
+        await undefine
+        with pytest.raises(OperationInvalid, match="transient domains do not have any persistent config"):
+            await change
+        assert world.files() == []
+        assert dom.removed is not active
+        assert not dom.persistent
 
     run(tmp_path, work)
