@@ -185,9 +185,14 @@ class HypervisorDriver(Driver, Generic[Dom]):
             dom.config, dom.persistent = config, True
             return
         text = config.format(SECURE)
-        await self.definitions.save(config.name, text)
-        dom.config, dom.persistent = config, True
-        dom.keep_as_text(text)
+        dom.being_kept = True
+        try:
+            await self.definitions.save(config.name, text)
+            dom.config, dom.persistent = config, True
+            dom.keep_as_text(text)
+        finally:
+            dom.being_kept = False
+            self.forget_if_transient(dom)
 
     async def save_status(self, dom: Dom) -> None:
         """Write the state of a running domain, for a daemon that starts anew."""
@@ -213,9 +218,10 @@ class HypervisorDriver(Driver, Generic[Dom]):
         self.host.events.emit(self, DomainEventLifecycle(dom, event, detail))
 
     def forget_if_transient(self, dom: Dom) -> None:
-        """A domain that is off and not on disk is no more; one that is being started is asked again after that."""
-        if not dom.persistent and not dom.active and not dom.removed and not dom.jobs.starting:
-            self.domains.remove(dom)
+        """A domain that is off and not on disk is no more; one that is being started or defined is asked again then."""
+        if dom.persistent or dom.active or dom.removed or dom.being_kept or dom.jobs.starting:
+            return
+        self.domains.remove(dom)
 
 
 class CommonDomains(DomainPart[Dom], Generic[Dom]):

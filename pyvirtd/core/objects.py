@@ -52,6 +52,7 @@ class DomainObject(Domain):
         self.state = DomainState.SHUTOFF
         self.reason: int = DomainShutoffReason.UNKNOWN
         self.jobs = Jobs()
+        self.being_kept = False  # its definition is being written
         self.removed = False
 
     @property

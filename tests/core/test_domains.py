@@ -305,6 +305,35 @@ def test_a_rename_waits_for_the_domains_job_without_holding_up_its_name(tmp_path
     run(tmp_path, work)
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_transient_domain_that_ends_while_it_is_defined_is_there_as_defined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, refused: bool
+) -> None:
+    async def work(world: World) -> None:
+        dom = world.driver.new_domain(DomainDef.parse(XML.format(name="a", uuid=UUIDS[0], title="t")), persistent=False)
+        world.driver.domains.add(dom)
+        await world.part.domain_create(dom)
+        gate = Gate(store_module.atomic_write)
+        monkeypatch.setattr(store_module, "atomic_write", gate)
+        define = asyncio.create_task(world.define(title="new"))
+        await gate.reached.wait()
+        await world.part.domain_destroy(dom)
+        if refused:
+            world.paths.config.rename(tmp_path / "away")
+        gate.opened.set()
+        if refused:
+            with pytest.raises(SystemError_):
+                await define
+            assert world.driver.domains.get_name("a") is None
+            return
+        assert await define is dom
+        assert world.driver.domains.by_name("a") is dom
+        assert (dom.persistent, dom.config.title) == (True, "new")
+        assert world.files() == ["a"]
+
+    run(tmp_path, work)
+
+
 # --- reload -----------------------------------------------------------------------------------------------------------
 
 
