@@ -47,7 +47,7 @@ async def save_status(driver: "QemuDriver", dom: QemuDomain) -> None:
     async with guest.status_lock:
         if guest.status_written >= wanted or guest.phase is Phase.FINISHED or dom.guest is not guest:
             return
-        guest.status_written = guest.status_wanted
+        shared = guest.status_wanted
         paths = driver.host.paths.qemu
         path = paths.status_file(dom.name)
         text = _status_of(dom, paths.channel_dir(dom.id, dom.name)).format(STATUS_VIEW)
@@ -55,6 +55,7 @@ async def save_status(driver: "QemuDriver", dom: QemuDomain) -> None:
             await atomic_write(path, HEADER + text)
         except OSError as exc:
             raise from_os_error(exc, f"cannot write '{path}'") from exc
+        guest.status_written = shared
 
 
 async def remove_status(driver: "QemuDriver", dom: QemuDomain) -> None:
