@@ -8,6 +8,7 @@ import asyncio
 import logging
 import uuid as uuid_module
 from abc import abstractmethod
+from contextlib import AsyncExitStack
 from typing import Any, ClassVar, Generic
 
 from pyvirtd.api.domain import DomainGetStateReply, DomainPart
@@ -80,16 +81,32 @@ class HypervisorDriver(Driver, Generic[Dom]):
         for seen in await self.definitions.load():
             await asyncio.sleep(0)
             try:
-                uuid = identity(seen.text).uuid
-                dom = self.domains.get_name(seen.name)
-                if dom is not None and dom.is_kept_as(seen.text):
-                    continue
-                async with self.names.hold(seen.name, uuid or ""):
-                    stored = await self.definitions.read(seen.name)
-                    if stored is not None and identity(stored.text).uuid == uuid:
-                        await self._renew(stored)
+                while not await self._take_in(self.definitions, seen):
+                    pass
             except VirtError as exc:
                 self.definitions.complain(seen.name, exc)
+
+    async def _take_in(self, definitions: Definitions, seen: Stored) -> bool:
+        """Take in a file as it is now. False where it became another domain's while that was waited for."""
+        uuid = identity(seen.text).uuid
+        dom = self._kept(seen.name)
+        if dom is not None and dom.is_kept_as(seen.text):
+            return True
+        async with AsyncExitStack() as held:
+            if dom is not None:
+                await held.enter_async_context(dom.jobs.hold(Job.MODIFY, "reload"))
+            await held.enter_async_context(self.names.hold(seen.name, uuid or ""))
+            if self._kept(seen.name) is not dom:
+                return False
+            stored = await definitions.read(seen.name)
+            if stored is not None and identity(stored.text).uuid == uuid:
+                await self._renew(stored)
+        return True
+
+    def _kept(self, name: str) -> Dom | None:
+        """The domain whose definition is in the file of a name."""
+        dom = self.domains.get_name(name)
+        return dom if dom is not None and dom.persistent else None
 
     async def _undo_rename(self, stored: Stored, found: list[Stored]) -> bool:
         """Take back a rename that the daemon's end cut short: the same definition is there under two names.
@@ -126,21 +143,23 @@ class HypervisorDriver(Driver, Generic[Dom]):
             self.domains.add(dom)
 
     async def _renew(self, stored: Stored) -> None:
-        """Take a file for what its domain is from now on. As with libvirtd, only one that is new is told of."""
+        """Take a file for what its domain is from now on. As with libvirtd, only one that is new is told of.
+
+        The caller holds the name, and a job of a domain that is kept.
+        """
         dom = self.domains.get_name(stored.name)
         if dom is None or not dom.persistent:
             await self._know(stored)
             if dom is None and (dom := self.domains.get_name(stored.name)) is not None:
                 self.emit_lifecycle(dom, DomainEventType.DEFINED, DomainEventDefinedDetailType.ADDED)
             return
-        async with dom.jobs.hold(Job.MODIFY, "reload"):
-            config = await self.parse(stored.text)
-            if config.uuid != dom.uuid_text:
-                raise InternalError(f"it gives '{dom.name}' another uuid than {dom.uuid_text}")
-            if not dom.is_kept_as(stored.text):
-                log.info("domain %s: its definition was edited on disk", dom.name)
-                dom.config = config
-                dom.keep_as_text(stored.text)
+        config = await self.parse(stored.text)
+        if config.uuid != dom.uuid_text:
+            raise InternalError(f"it gives '{dom.name}' another uuid than {dom.uuid_text}")
+        if not dom.is_kept_as(stored.text):
+            log.info("domain %s: its definition was edited on disk", dom.name)
+            dom.config = config
+            dom.keep_as_text(stored.text)
 
     async def check_definitions(self) -> None:
         """Look into the definitions nobody has used yet, a few at a time; a broken one is reported and let go."""

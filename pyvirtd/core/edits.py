@@ -71,7 +71,6 @@ async def change(
             if config:
                 _edited(dom.config, edit, live=False)
             await tell_guest()
-        # The job first, then the name, everywhere: two writes of one file never overtake each other.
         async with driver.names.hold(dom.name, dom.uuid_text):
             if config:
                 _require_config(dom)  # whoever undefines takes the name, but no job

@@ -130,7 +130,11 @@ def _in_comment(name: str) -> str:
 
 
 class NameLocks:
-    """One holder at a time for each key; keys come and go."""
+    """One holder at a time for each key; keys come and go.
+
+    They keep two writes of one file from overtaking each other. Who needs a job of the domain too takes that first,
+    everywhere: whoever holds a name waits for no job.
+    """
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[asyncio.Lock, int]] = {}  # with the number of holders and waiters

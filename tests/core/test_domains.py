@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from pyvirtd.config import DaemonConfig, QemuConfig
 from pyvirtd.constants.domain import DomainEventDefinedDetailType as Defined
 from pyvirtd.constants.domain import DomainEventType, DomainEventUndefinedDetailType, DomainMetadataType
+from pyvirtd.core import edits
+from pyvirtd.core import jobs as jobs_module
 from pyvirtd.core import store as store_module
 from pyvirtd.core.domains import CommonDomains
 from pyvirtd.core.driver import Host
@@ -414,6 +417,53 @@ def test_a_reload_takes_in_what_was_edited(tmp_path: Path) -> None:
         await world.driver.reload()
         assert [one.name for one in world.driver.domains] == ["test", "a"]
         assert world.events == []
+
+    run(tmp_path, work)
+
+
+def test_a_reload_and_a_change_do_not_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "WAIT_S", 1)
+
+    async def told() -> None:
+        pass
+
+    def edit(definition: DomainDef, *, live: bool) -> None:
+        definition.description = "live" if live else "config"
+
+    async def work(world: World) -> None:
+        dom = await world.define(title="before")
+        await world.part.domain_create(dom)
+        gate = Gate(told)
+        changing = asyncio.create_task(edits.change(world.driver, dom, LIVE, edit, gate))
+        await gate.reached.wait()
+        world.paths.config_file("a").write_text(XML.format(name="a", uuid=UUIDS[0], title="after"))
+        reloading = asyncio.create_task(world.driver.reload())
+        await asyncio.wait([reloading], timeout=0.1)  # as far as it gets
+        gate.opened.set()
+        await asyncio.gather(changing, reloading)
+        assert dom.live is not None
+        assert (dom.live.description, dom.config.title) == ("live", "after")
+
+    run(tmp_path, work)
+
+
+def test_a_reload_takes_in_the_file_of_a_domain_that_another_one_follows(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        old = await world.define(title="before")
+        world.paths.config_file("a").write_text(XML.format(name="a", uuid=UUIDS[0], title="edited"))
+        async with AsyncExitStack() as changing:
+            async with old.jobs.hold(Job.MODIFY, "test"):
+                reloading = asyncio.create_task(world.driver.reload())
+                await asyncio.wait([reloading], timeout=0.1)  # until it waits for the job
+                await world.part.domain_undefine(old)
+                new = await world.define(title="again")
+                await changing.enter_async_context(new.jobs.hold(Job.MODIFY, "test"))
+                world.paths.config_file("a").write_text(XML.format(name="a", uuid=UUIDS[0], title="after"))
+            await asyncio.wait([reloading], timeout=0.1)  # until it waits for the new one's
+            assert new.config.title == "again"
+        await reloading
+        assert old is not new
+        assert (old.config.title, new.config.title) == ("before", "after")
 
     run(tmp_path, work)
 
