@@ -80,6 +80,7 @@ class Guest:
     vcpu_threads: dict[int, int] = field(default_factory=dict)  # vcpu -> thread id
     consoles: dict[str, Any] = field(default_factory=dict)  # alias -> the stream that has it open
     pausing: tuple[int, int] | None = None  # why the next STOP comes: reason, event detail
+    stop_pending: bool = False  # a `stop` was sent of which QEMU has shown no effect yet; it may obey late
     resuming: tuple[int, int] | None = None
     autodestroy: Any = None
     taints: list[str] = field(default_factory=list)

@@ -99,9 +99,9 @@ def save_format(driver: "QemuDriver", word: str | None) -> Format:
 async def _stopped(driver: "QemuDriver", dom: QemuDomain) -> AsyncIterator[bool]:
     """The guest does not run meanwhile; whether it did. When the work within fails, it goes on."""
     was_running = dom.state is DomainState.RUNNING
-    if was_running:
-        await pause(driver, dom, FOR_SAVE)
     try:
+        if was_running:
+            await pause(driver, dom, FOR_SAVE)
         yield was_running
     except BaseException:
         if was_running:

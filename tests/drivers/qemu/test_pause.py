@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
@@ -16,48 +14,15 @@ from pyvirtd.constants.domain import (
     DomainShutoffReason,
     DomainState,
 )
-from pyvirtd.drivers.qemu.domain import Guest, Phase, QemuDomain
+from pyvirtd.drivers.qemu.domain import Phase
 from pyvirtd.drivers.qemu.monitor import MonitorClosed
-from pyvirtd.drivers.qemu.pause import UNPAUSED, Pausing, Resuming, go_on, pause, paused, resume
-from pyvirtd.errors import OperationFailed, VirtError
-from pyvirtd.model.domain import DomainDef
-from tests.drivers.qemu.definitions import document
-from tests.drivers.qemu.tune_support import FakeDriver
+from pyvirtd.drivers.qemu.pause import UNPAUSED, Pausing, Resuming, go_on, pause, paused, resume, resumed
+from pyvirtd.errors import OperationFailed, OperationTimeout
+from tests.drivers.qemu.pause_support import World
 
 FOR_SAVE: Pausing = (DomainPausedReason.SAVE, DomainEventSuspendedDetailType.PAUSED)
+BY_USER: Pausing = (DomainPausedReason.USER, DomainEventSuspendedDetailType.PAUSED)
 CANCELED: Resuming = (DomainRunningReason.SAVE_CANCELED, DomainEventResumedDetailType.UNPAUSED)
-UUID = "<uuid>c7a5fdbd-cdaf-9455-926a-d65c16db1809</uuid>"
-
-
-class World(FakeDriver):
-    """A guest whose QEMU takes every command, or raises `error`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.commands: list[str] = []
-        self.told: list[tuple[int, int]] = []
-        self.error: VirtError | None = None
-        definition = DomainDef.parse(document(top=UUID))
-        self.dom = QemuDomain(definition, persistent=True)
-        self.dom.live = definition
-        self.guest = SimpleNamespace(
-            monitor=self, pausing=None, resuming=None, ending=None, phase=Phase.UP, rebooting=False
-        )
-        self.dom.guest = cast("Guest", self.guest)
-        self.dom.set_state(DomainState.RUNNING, DomainRunningReason.BOOTED)
-
-    async def execute(self, command: str) -> dict[str, Any]:
-        self.commands.append(command)
-        if self.error is not None:
-            raise self.error
-        return {}
-
-    def emit_lifecycle(self, dom: QemuDomain, event: DomainEventType, detail: int) -> None:
-        self.told.append((event, detail))
-
-    @property
-    def state(self) -> tuple[DomainState, int]:
-        return self.dom.state, self.dom.reason
 
 
 def run(work: Callable[[World], Awaitable[None]]) -> None:
@@ -79,7 +44,7 @@ def test_a_guest_stands_and_goes_on_for_the_reasons_given() -> None:
 
 def test_a_reason_that_qemu_refused_is_not_the_next_ones() -> None:
     async def work(world: World) -> None:
-        world.error = OperationFailed("no")
+        world.errors = dict.fromkeys(("stop", "cont"), OperationFailed("no"))
         with pytest.raises(OperationFailed):
             await pause(world.as_driver, world.dom, FOR_SAVE)
         assert world.told == world.saved == []
@@ -95,10 +60,10 @@ def test_a_reason_that_qemu_refused_is_not_the_next_ones() -> None:
 def test_a_guest_that_does_not_go_on_is_told_of() -> None:
     async def work(world: World) -> None:
         await pause(world.as_driver, world.dom, FOR_SAVE)
-        world.error = OperationFailed("no")
+        world.errors["cont"] = OperationFailed("no")
         await go_on(world.as_driver, world.dom, CANCELED)
         assert world.told[1:] == [(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.API_ERROR)]
-        world.error = MonitorClosed()
+        world.errors["cont"] = MonitorClosed()
         await go_on(world.as_driver, world.dom, CANCELED)
         assert len(world.told) == 2
 
@@ -121,5 +86,37 @@ def test_a_guest_that_others_stopped_or_end_does_not_go_on(change: Callable[[Wor
         change(world)
         await go_on(world.as_driver, world.dom, UNPAUSED, (DomainPausedReason.SAVE,))
         assert world.commands == ["stop"]
+
+    run(work)
+
+
+@pytest.mark.parametrize("slow", [("stop",), ("stop", "cont")])
+def test_a_guest_that_obeys_late_goes_on_too(slow: tuple[str, ...]) -> None:
+    async def work(world: World) -> None:
+        world.errors = dict.fromkeys(slow, OperationTimeout("no answer"))
+        with pytest.raises(OperationTimeout):
+            await pause(world.as_driver, world.dom, FOR_SAVE)
+        await go_on(world.as_driver, world.dom, CANCELED, (DomainPausedReason.SAVE,))
+        assert world.commands == ["stop", "cont"]
+        assert world.told == [], "it has not stopped yet"
+        paused(world.as_driver, world.dom)  # QEMU's events
+        assert world.state == (DomainState.PAUSED, DomainPausedReason.SAVE)
+        resumed(world.as_driver, world.dom)
+        assert world.state == (DomainState.RUNNING, DomainRunningReason.SAVE_CANCELED)
+        await go_on(world.as_driver, world.dom, CANCELED)
+        assert world.commands == ["stop", "cont"]
+
+    run(work)
+
+
+def test_a_stop_of_somebody_elses_that_may_come_late_is_left_to_him() -> None:
+    async def work(world: World) -> None:
+        world.errors["stop"] = OperationTimeout("no answer")
+        with pytest.raises(OperationTimeout):
+            await pause(world.as_driver, world.dom, BY_USER)
+        await go_on(world.as_driver, world.dom, UNPAUSED, (DomainPausedReason.WATCHDOG,))
+        assert world.commands == ["stop"]
+        paused(world.as_driver, world.dom)
+        assert world.state == (DomainState.PAUSED, DomainPausedReason.USER)
 
     run(work)
