@@ -81,13 +81,18 @@ async def go_on(driver: "QemuDriver", dom: QemuDomain, why: Resuming, stopped_fo
             return
     guest.stop_pending = False
     try:
-        await resume(driver, dom, why)
+        await let_run(driver, dom, why)
     except MonitorClosed:
         return
     except VirtError as exc:
         log.error("domain %s does not go on: %s", dom.name, exc)
         if dom.state is DomainState.PAUSED:
             driver.emit_lifecycle(dom, DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.API_ERROR)
+        return
+    try:
+        await driver.save_status(dom)
+    except VirtError as exc:
+        log.error("domain %s goes on, and its status on disk does not say so: %s", dom.name, exc)
 
 
 def paused(driver: "QemuDriver", dom: QemuDomain) -> bool:

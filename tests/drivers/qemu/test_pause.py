@@ -70,6 +70,18 @@ def test_a_guest_that_does_not_go_on_is_told_of() -> None:
     run(work)
 
 
+def test_a_guest_that_goes_on_runs_even_if_the_disk_refuses_to_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(world: World) -> None:
+        await pause(world.as_driver, world.dom, FOR_SAVE)
+        world.failing = {2}
+        await go_on(world.as_driver, world.dom, CANCELED)
+        assert world.state == (DomainState.RUNNING, DomainRunningReason.SAVE_CANCELED)
+        assert [event for event, _ in world.told] == [DomainEventType.SUSPENDED, DomainEventType.RESUMED]
+
+    run(work)
+    assert "goes on, and its status on disk does not say so: " in caplog.text
+
+
 @pytest.mark.parametrize(
     "change",
     [
