@@ -380,11 +380,14 @@ class CommonDomains(DomainPart[Dom], Generic[Dom]):
             old = dom.name
             renamed = dom.config.copy()
             renamed.name = new
+            text = renamed.format(SECURE)
             if driver.definitions is not None:
-                text, once = renamed.format(SECURE), dom.autostart_once
+                once = dom.autostart_once
                 await driver.definitions.rename(old, new, text, autostart=dom.autostart, autostart_once=once)
             driver.emit_lifecycle(dom, DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.RENAMED)
             dom.config = renamed
+            if driver.definitions is not None:
+                dom.keep_as_text(text)
             self.domains.rename(dom, old)
             driver.emit_lifecycle(dom, DomainEventType.DEFINED, DomainEventDefinedDetailType.RENAMED)
         return 0

@@ -359,6 +359,7 @@ def test_a_reload_during_a_rename_loses_nothing(tmp_path: Path, monkeypatch: pyt
         await reloads[0]
         assert world.files() == ["new"]
         assert [dom.name for dom in world.driver.domains] == ["test", "new"]
+        assert dom.is_kept_as(world.text("new"))
 
     run(tmp_path, work)
 
