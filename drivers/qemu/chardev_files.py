@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from pyvirtd.core.ownership import open_path
 from pyvirtd.drivers.qemu.command.chardev import complete_channel_paths
 from pyvirtd.drivers.qemu.command.context import Context
 from pyvirtd.drivers.qemu.postparse.chardevs import mirrors_serial
@@ -22,6 +21,7 @@ from pyvirtd.errors import from_os_error
 from pyvirtd.model.chardev import CharBackend, ChardevType, EgdBackend, FileCharSource, SmartcardMode, UnixSource
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.util.files import Owner, in_thread
+from pyvirtd.util.walk import open_path
 
 SOCKET_MODE = 0o775
 

@@ -1,7 +1,7 @@
 """Firmware variables of which there is only a template in another format: converted before they are put in place."""
 
-import contextlib
 import json
+import os
 from pathlib import Path
 
 from pyvirtd.drivers.qemu.command.context import NewFile
@@ -10,25 +10,26 @@ from pyvirtd.drivers.qemu.run_files import make_file
 from pyvirtd.util.files import Owner, in_thread
 
 
-async def make(file: NewFile, directory: Path, owner: Owner | None) -> None:
-    """Make a file that QEMU needs; `directory`: the guest's own. Raises VirtError."""
+async def make(file: NewFile, owner: Owner | None) -> None:
+    """Make a file that QEMU needs. Raises VirtError."""
     if file.convert is None or file.template is None or (file.keep and await in_thread(Path(file.path).exists)):
         await in_thread(make_file, file, owner)
         return
-    converted = directory / f"{Path(file.path).name}.new"
+    # In memory: it has no name in a directory of the guest's user that could lead elsewhere.
+    converted = os.memfd_create("variables", os.MFD_CLOEXEC)
     try:
         await _convert(file.template, file.convert, converted)
-        await in_thread(make_file, file._replace(template=str(converted)), owner)
+        await in_thread(make_file, file._replace(template=f"/proc/self/fd/{converted}"), owner)
     finally:
-        with contextlib.suppress(OSError):
-            await in_thread(converted.unlink, missing_ok=True)
+        os.close(converted)
 
 
-async def _convert(template: str, formats: tuple[str, str], to: Path) -> None:
+async def _convert(template: str, formats: tuple[str, str], to: int) -> None:
     """Convert an image by itself: its name is nothing but a path, and nothing below it is looked at."""
     given, wanted = formats
     source: dict[str, object] = {"driver": str(given), "file": {"driver": "file", "filename": template}}
     if given != "raw":
         source["backing"] = None
     error = f"cannot convert '{template}' from {given} to {wanted}"
-    await qemu_img("convert", "-O", str(wanted), f"json:{json.dumps(source)}", str(to), error=error)
+    words = ["convert", "-O", str(wanted), f"json:{json.dumps(source)}", f"/proc/self/fd/{to}"]
+    await qemu_img(*words, error=error, pass_fds=(to,))

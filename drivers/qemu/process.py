@@ -195,7 +195,7 @@ class Starting:
         )
         await in_thread(make_memory_directories, command.memory_dirs, self._owner)
         for file in command.files:
-            await firmware_files.make(file, self.directory, self._owner)
+            await firmware_files.make(file, self._owner)
 
     @property
     def _owner(self) -> Owner | None:

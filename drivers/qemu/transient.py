@@ -62,9 +62,18 @@ async def _lay_over(disk: Disk, name: str, owner: Owner | None, undo: AsyncExitS
         raise ConfigUnsupported(f"transient disk '{target}' with encryption is not supported", domain=From.QEMU)
     image = source.file or ""
     overlay = _overlay(image, name)
-    await in_thread(_reserve, overlay, str(target))
-    undo.push_async_callback(in_thread, _remove, overlay)
     kind = (disk.driver.type if disk.driver is not None else None) or StorageFormat.RAW
+    error = f"cannot make overlay '{overlay}' of transient disk '{target}'"
+    fd = await in_thread(_reserve, overlay, str(target), error)
+    try:
+        undo.push_async_callback(in_thread, _remove, overlay)
+        # Not by its name: the image's directory may be one where somebody else can put a link in its place.
+        words = ["create", "-q", "-f", "qcow2", "-F", str(kind), "-b", image, f"/proc/self/fd/{fd}"]
+        await qemu_img(*words, error=error, pass_fds=(fd,))
+        if owner is not None:
+            await in_thread(_give, fd, owner, error)
+    finally:
+        await in_thread(os.close, fd)
     disk.backing_store = BackingStore(
         type=StorageType.FILE,
         format_=ChainFormat(type=kind),
@@ -74,19 +83,22 @@ async def _lay_over(disk: Disk, name: str, owner: Owner | None, undo: AsyncExitS
     disk.source = FileSource(file=str(overlay))
     disk.driver = disk.driver or DiskDriver()
     disk.driver.type = StorageFormat.QCOW2
-    error = f"cannot make overlay '{overlay}' of transient disk '{target}'"
-    await qemu_img("create", "-q", "-f", "qcow2", "-F", str(kind), "-b", image, str(overlay), error=error)
-    if owner is not None:
-        await in_thread(os.chown, overlay, owner.uid, owner.gid)
 
 
-def _reserve(overlay: Path, target: str) -> None:
-    """Make the overlay's file, which nobody else may have made. Raises VirtError."""
+def _reserve(overlay: Path, target: str, error: str) -> int:
+    """Make the overlay's file, which nobody else may have made, and open it. Raises VirtError."""
     try:
-        os.close(os.open(overlay, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        return os.open(overlay, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         raise OperationUnsupported(
             f"Overlay file '{overlay}' for transient disk '{target}' already exists", domain=From.QEMU
         ) from None
     except OSError as exc:
-        raise from_os_error(exc, f"cannot make overlay '{overlay}' of transient disk '{target}'") from exc
+        raise from_os_error(exc, error) from exc
+
+
+def _give(fd: int, owner: Owner, error: str) -> None:
+    try:
+        os.fchown(fd, owner.uid, owner.gid)
+    except OSError as exc:
+        raise from_os_error(exc, error) from exc

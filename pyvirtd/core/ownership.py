@@ -12,7 +12,6 @@ import errno
 import functools
 import logging
 import os
-import stat
 import struct
 import threading
 import time
@@ -24,6 +23,7 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.errors import InvalidArg, OperationInvalid, SystemError_, VirtError
 from pyvirtd.util.files import Owner
 from pyvirtd.util.users import group_id, user_id
+from pyvirtd.util.walk import open_path
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ FORMER_OWNER = "trusted.libvirt.security.dac"
 USERS = "trusted.libvirt.security.ref_dac"
 BOOT = "trusted.libvirt.security.timestamp_dac"
 ROOT = Owner(0, 0)
-LINKS_MAX = 40  # as the kernel's own limit
 # A network file system that maps root to nobody, a read-only one, one without owners: QEMU may still have access.
 TOLERATED = (errno.EPERM, errno.EROFS, errno.EOPNOTSUPP)
 NO_NOTES = (errno.EOPNOTSUPP, errno.EPERM, errno.EROFS, errno.ENOSYS)
@@ -90,52 +89,6 @@ def restore(labels: Iterable[Label]) -> None:
                 pass
             except (OSError, VirtError) as exc:
                 log.warning("cannot restore the owner of '%s': %s", label.path, exc)
-
-
-def open_path(path: str, distrusted: int, *, create: bool = False) -> int:
-    """A descriptor (O_PATH) of the file at the end of a path. Raises OSError, so for links that `distrusted` made."""
-    pending = _parts(path)
-    here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    links = 0
-    try:
-        while pending:
-            name = pending.pop()
-            found = _open_entry(here, name, create=create and not pending)
-            status = os.fstat(found)
-            if not stat.S_ISLNK(status.st_mode):
-                os.close(here)
-                here = found
-                continue
-            try:
-                links += 1
-                if links > LINKS_MAX or (distrusted and status.st_uid == distrusted):
-                    raise OSError(errno.ELOOP, f"symbolic link '{name}' of the guest's user", path)
-                target = os.readlink("", dir_fd=found)
-            finally:
-                os.close(found)
-            if target.startswith("/"):
-                os.close(here)
-                here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            pending += _parts(target)
-    except BaseException:
-        os.close(here)
-        raise
-    return here
-
-
-def _parts(path: str) -> list[str]:
-    """The components of a path, the last one first."""
-    return [part for part in reversed(path.split("/")) if part not in ("", ".")]
-
-
-def _open_entry(folder: int, name: str, *, create: bool) -> int:
-    try:
-        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        if not create:
-            raise
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder))
-    return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
 
 # --- one file -------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from pyvirtd.errors import SystemError_
+from pyvirtd.util.walk import open_path
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -116,21 +117,37 @@ def make_symlink(target: Path, link: Path, *, replace: bool = False) -> None:
 
 
 def make_directory(path: Path, mode: int = 0o755, *, owner: Owner | None = None) -> bool:
-    """Make a directory and its parents with exactly this mode; an existing one only gets the owner. True if made."""
+    """Make a directory and its parents with exactly this mode; an existing one only gets the owner. True if made.
+
+    What the owner has put in its place, or on the way to it, to lead elsewhere is an error.
+    """
     made = False
     if not path.is_dir():
         make_directory(path.parent, mode)
         with suppress(FileExistsError):
             os.mkdir(path, mode)
-            os.chmod(path, mode)
             made = True
-    if owner is not None:
-        found = os.stat(path)
-        if (found.st_uid, found.st_gid) != owner:
-            os.chown(path, owner.uid, owner.gid)
+    if made or owner is not None:
+        fd = open_path(str(path.absolute()), owner.uid if owner is not None else 0)
+        try:
+            _settle_directory(fd, path, mode if made else None, owner)
+        finally:
+            os.close(fd)
     if made:
         sync_directory(path.parent)
     return made
+
+
+def _settle_directory(fd: int, path: Path, mode: int | None, owner: Owner | None) -> None:
+    """Mode and owner of the directory that is open, whatever its name leads to by now."""
+    found = os.fstat(fd)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    same = f"/proc/self/fd/{fd}"  # a descriptor that gives no access takes neither by itself
+    if mode is not None:
+        os.chmod(same, mode)
+    if owner is not None and (found.st_uid, found.st_gid) != owner:
+        os.chown(same, owner.uid, owner.gid)
 
 
 def sweep_temporaries(directory: Path) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from pyvirtd.constants.error import ErrorDomain, ErrorNumber
 from pyvirtd.core import ownership
-from pyvirtd.core.ownership import BOOT, FORMER_OWNER, USERS, Label, boot_time, open_path, parse_label
+from pyvirtd.core.ownership import BOOT, FORMER_OWNER, USERS, Label, boot_time, parse_label
 from pyvirtd.core.security import apply_labels, restore_labels
 from pyvirtd.errors import InvalidArg, OperationInvalid, VirtError
 
@@ -252,23 +252,6 @@ def test_a_directory_that_the_guests_user_replaced_by_a_link_is_not_entered(fold
         ownership.apply([Label(f"{folder}/own/disk.img", LABEL)])
 
     assert owner_of(secret) == (0, 0)
-
-
-def test_links_in_a_circle_end(folder: Path) -> None:
-    (folder / "a").symlink_to("b")
-    (folder / "b").symlink_to("a")
-
-    with pytest.raises(OSError, match="symbolic link"):
-        open_path(str(folder / "a"), 64055)
-
-
-def test_a_path_with_dots_leads_where_the_kernel_would_go(folder: Path) -> None:
-    path = file_of(folder)
-
-    fd = open_path(f"{folder}/./../{folder.name}//disk.img", 64055)
-
-    assert os.path.samestat(os.fstat(fd), os.stat(path))
-    os.close(fd)
 
 
 def test_a_file_system_that_refuses_is_none_of_our_business(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

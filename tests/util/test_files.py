@@ -250,6 +250,18 @@ def test_existing_directory_gets_its_owner(tmp_path: Path) -> None:
     assert ((tmp_path / "a").stat().st_uid, (tmp_path / "a").stat().st_gid) == (7, 8)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", ["link", "link/below"])
+def test_no_directory_is_given_to_whoever_made_a_link_to_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "etc" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("etc")
+    files.make_directory(tmp_path / name, owner=Owner(0, 0))  # root's own links lead where they lead
+    os.lchown(tmp_path / "link", 7, 8)
+    with pytest.raises(OSError, match="symbolic link"):
+        files.make_directory(tmp_path / name, owner=Owner(7, 8))
+    assert (tmp_path / "etc").stat().st_uid == (tmp_path / "etc" / "below").stat().st_uid == 0
+
+
 def test_directory_over_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with pytest.raises(NotADirectoryError):

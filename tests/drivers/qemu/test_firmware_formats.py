@@ -1,5 +1,6 @@
 """Firmware and its variables in qcow2: which is chosen, how it is opened, how variables are made of a template."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pyvirtd.drivers.qemu import firmware_files
 from pyvirtd.drivers.qemu.capabilities.firmware import Firmware, Target
+from pyvirtd.drivers.qemu.command.context import NewFile
 from pyvirtd.drivers.qemu.command.firmware_select import select_firmware
 from pyvirtd.errors import OperationFailed, VirtError
 from pyvirtd.paths import Paths
@@ -204,3 +207,15 @@ def test_template_that_is_not_what_it_is_said_to_be_is_named(host: SystemHost, i
     assert f"cannot convert '{fw}/VARS.fd' from qcow2 to raw: qemu-img: " in said
     assert not host.path(f"{NVRAM}/flash_VARS.fd").exists()
     host.ok("undefine flash")
+
+
+def test_variables_are_converted_without_a_file_in_a_directory_of_the_guests_user(tmp_path: Path) -> None:
+    template, made, victim = tmp_path / "t.qcow2", tmp_path / "guest" / "VARS.fd", tmp_path / "victim"
+    made.parent.mkdir()
+    (tmp_path / "raw").write_bytes(b"v" * 4096)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", tmp_path / "raw", template], check=True)
+    victim.write_text("mine")
+    (made.parent / "VARS.fd.new").symlink_to(victim)
+    asyncio.run(firmware_files.make(NewFile(str(made), template=str(template), convert=("qcow2", "raw")), None))
+    assert made.read_bytes() == b"v" * 4096
+    assert victim.read_text() == "mine"

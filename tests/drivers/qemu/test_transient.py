@@ -1,12 +1,19 @@
 """Disks whose changes are forgotten: an overlay takes them, and goes when the guest ends however that comes about."""
 
+import asyncio
 import json
+import os
 import re
 import subprocess
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from pyvirtd.drivers.qemu import transient
+from pyvirtd.drivers.qemu.qemu_img import qemu_img
+from pyvirtd.util.files import Owner
+from tests.drivers.qemu.definitions import completed, document
 from tests.support.domains import bare_domain
 from tests.support.host import SystemHost
 
@@ -105,6 +112,35 @@ def test_overlay_of_somebody_else_is_left_alone(host: SystemHost, image: Path) -
     assert overlay.read_text() == "mine"
     overlay.unlink()
     host.ok("undefine brief")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_nothing_is_written_through_a_link_put_in_the_overlays_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    image, victim, overlay = tmp_path / "a.img", tmp_path / "victim", tmp_path / "a.img.TRANSIENT-g"
+    subprocess.run(["qemu-img", "create", "-q", "-f", kind, image, "1M"], check=True)
+    victim.write_text("mine")
+
+    async def replaced(*words: str, error: str, pass_fds: tuple[int, ...] = ()) -> None:
+        overlay.rename(tmp_path / "made")
+        overlay.symlink_to(victim)
+        await qemu_img(*words, error=error, pass_fds=pass_fds)
+
+    monkeypatch.setattr(transient, "qemu_img", replaced)
+    disk = f"<disk type='file'><driver type='{kind}'/><source file='{image}'/><target dev='vda'/><transient/></disk>"
+    live = completed(document(devices=disk))
+
+    async def lay_over() -> None:
+        async with AsyncExitStack() as undo:
+            await transient.lay_over(live, Owner(7, 8), undo)
+            undo.pop_all()
+
+    asyncio.run(lay_over())
+    assert (victim.read_text(), victim.stat().st_uid) == ("mine", 0)
+    assert (tmp_path / "made").stat().st_uid == 7
+    assert (tmp_path / "made").read_bytes()[:4] == b"QFI\xfb"
 
 
 def test_failed_start_leaves_no_overlay(host: SystemHost, image: Path) -> None:
