@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from pyvirtd.daemon import dispatch
 from pyvirtd.daemon.transport import close_fds
-from pyvirtd.wire.packet import Packet
+from pyvirtd.wire.packet import FDS_MAX, Packet
 
 if TYPE_CHECKING:
     from pyvirtd.daemon.client import Client
 
 WAITING_MAX = 64 << 20  # bytes of calls that wait for their turn
+FILES_MAX = 4 * FDS_MAX  # descriptors that came with them
 CALL_COST = 256  # bytes that a waiting call takes beside its payload
 AT_ONCE = 64  # waiting calls that run before others get a turn
 
@@ -22,17 +23,19 @@ class CallQueue:
     def __init__(self, client: "Client") -> None:
         self._client = client
         self.calls: deque[tuple[Packet, list[int] | None]] = deque()
-        self._bytes = 0
+        self._bytes = self._files = 0
         self._turn: asyncio.Handle | None = None
 
     def add(self, packet: Packet, fds: list[int] | None) -> bool:
         """Take a call; False, and its descriptors are closed, where too many wait already."""
         cost = len(packet.payload) + CALL_COST
-        if self._bytes + cost > WAITING_MAX:
+        files = len(fds or ())
+        if self._bytes + cost > WAITING_MAX or self._files + files > FILES_MAX:
             close_fds(fds or ())
             return False
         self.calls.append((packet, fds))
         self._bytes += cost
+        self._files += files
         return True
 
     def wake(self) -> None:
@@ -49,6 +52,7 @@ class CallQueue:
                 return
             packet, fds = self.calls.popleft()
             self._bytes -= len(packet.payload) + CALL_COST
+            self._files -= len(fds or ())
             dispatch.call(client, packet, fds)
         self.wake()
 
@@ -57,4 +61,4 @@ class CallQueue:
         for _, fds in self.calls:
             close_fds(fds or ())
         self.calls.clear()
-        self._bytes = 0
+        self._bytes = self._files = 0

@@ -14,7 +14,7 @@ from pyvirtd.api.rpc import QEMU, REMOTE
 from pyvirtd.constants.error import ErrorNumber
 from pyvirtd.daemon import call_queue
 from pyvirtd.errors import OperationFailed
-from pyvirtd.wire.packet import FDS_MAX, PacketType, frame
+from pyvirtd.wire.packet import FDS_MAX, PacketType, Status, frame
 from tests.daemon.doubles import DoubleDriver
 from tests.daemon.harness import TEST, Answered, Serving, eventually, open_fds, procedure, serving
 
@@ -243,6 +243,28 @@ def test_files_of_a_call_that_may_not_wait_are_closed(tmp_path: Path, monkeypatc
                 client.start(COMMAND, TEST, "{}", 0, program=QEMU, fds=fds)
             await asyncio.sleep(0.02)
             driver.gate.set()
+
+    run(tmp_path, work, "max_client_requests = 1\n")
+
+
+def test_calls_that_wait_hold_few_files(tmp_path: Path) -> None:
+    async def work(server: Serving, driver: DoubleDriver) -> None:
+        client, other = await server.connect(), await server.connect()
+        with files(tmp_path, 16) as fds:
+            driver.gate.clear()
+            before = len(os.listdir("/proc/self/fd"))
+            serials = [client.start(COMMAND, TEST, "{}", 0, program=QEMU, fds=fds) for _ in range(20)]
+            await other.call("connect_get_hostname")
+            await asyncio.sleep(0.05)
+            held = len(os.listdir("/proc/self/fd")) - before
+            assert held <= call_queue.FILES_MAX + len(fds)  # those of one call are its own
+            plain = client.start("connect_get_hostname")  # without any it waits as ever
+            driver.gate.set()
+            answered = [await client.reply(serial) for serial in serials]
+            refused = [Answered(packet).message for packet in answered if packet and packet.status == Status.ERROR]
+            assert len(refused) == 20 - 1 - call_queue.FILES_MAX // len(fds)
+            assert all("too many calls" in message for message in refused)
+            assert await client.answer(plain, "connect_get_hostname") == "localhost"
 
     run(tmp_path, work, "max_client_requests = 1\n")
 
