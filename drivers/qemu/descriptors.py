@@ -17,14 +17,18 @@ from pyvirtd.api.domain_device import DevicePart
 from pyvirtd.api.rpc import Files, accepts
 from pyvirtd.api.types import Caller
 from pyvirtd.constants.domain import DomainFDAssociateFlags as Associate
+from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.command.context import not_lent
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.errors import BadCall
+from pyvirtd.errors import BadCall, OperationTimeout
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.storage import AnySource, FileSource, data_source
+from pyvirtd.util.threads import close_fds, in_own_thread
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
+
+UNLOCK_S = 15.0
 
 Groups = Mapping[str, Sequence[int]]  # by the name of the group, in the order they were given
 
@@ -50,8 +54,11 @@ class Descriptors(DevicePart[QemuDomain]):
         dom.lent[name] = group, caller.on_close(gone)
 
 
-def borrow(dom: QemuDomain, live: DomainDef, ours: ExitStack) -> Groups:
-    """Duplicates of what the images of a domain that starts count on; `ours` closes them. Raises InvalidArg."""
+async def borrow(dom: QemuDomain, live: DomainDef, ours: ExitStack) -> Groups:
+    """Duplicates of what the images of a domain that starts count on; `ours` closes them. Raises VirtError.
+
+    The locks that the last guest's QEMU left on them are gone.
+    """
     groups: dict[str, tuple[int, ...]] = {}
     for source in _sources(live):
         name = source.fdgroup
@@ -60,16 +67,27 @@ def borrow(dom: QemuDomain, live: DomainDef, ours: ExitStack) -> Groups:
         if name not in dom.lent:
             raise not_lent(name)
         groups[name] = tuple(_duplicate(fd, ours) for fd in dom.lent[name][0])
+    for name, copies in groups.items():
+        try:
+            await in_own_thread(UNLOCK_S, _unlock, copies)
+        except TimeoutError:
+            error = f"file descriptors of group '{name}' were not unlocked within {UNLOCK_S:g} seconds"
+            raise OperationTimeout(error, domain=From.QEMU) from None
     return groups
 
 
 def _duplicate(fd: int, ours: ExitStack) -> int:
-    """A descriptor of the same open file, without the locks that the last guest's QEMU left on it."""
+    """A descriptor of the same open file."""
     copy = os.dup(fd)
-    ours.callback(os.close, copy)
-    with suppress(OSError):  # not a file: nothing was locked
-        fcntl.fcntl(copy, fcntl.F_OFD_SETLK, struct.pack("@hhqqi0q", fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+    ours.callback(close_fds, [copy])
     return copy
+
+
+def _unlock(fds: Sequence[int]) -> None:
+    """Drop the open files' own locks. A server of files is asked, and takes its time."""
+    for fd in fds:
+        with suppress(OSError):  # not a file: nothing was locked
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("@hhqqi0q", fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
 
 
 def _sources(live: DomainDef) -> Iterator[FileSource]:

@@ -1,7 +1,6 @@
 """A QEMU guest in memory: what runs, what QEMU told us of it, and what the daemon is doing with it."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pyvirtd.model.cpu import Cpu
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.status import StatusRestored
 from pyvirtd.util.process import Process
+from pyvirtd.util.threads import close_fds
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,7 @@ class QemuDomain(DomainObject):
         group, forget = self.lent.pop(name, ((), None))
         if forget is not None:
             forget()
-        for fd in group:
-            os.close(fd)
+        close_fds(group)
 
     def forgotten(self) -> None:
         for name in list(self.lent):

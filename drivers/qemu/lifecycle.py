@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from typing import TYPE_CHECKING
 
 from pyvirtd.api.domain import DomainGetControlInfoReply, DomainGetInfoReply
@@ -216,6 +215,4 @@ class Domains(CommonDomains[QemuDomain]):
 def _no_files(files: Files) -> None:
     """Descriptors are for containers' init only; QEMU guests take none."""
     if files:
-        for fd in files.take():
-            os.close(fd)
         raise InvalidArg("a QEMU guest takes no descriptors at start")

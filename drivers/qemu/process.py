@@ -109,7 +109,7 @@ class Starting:
     async def run(self, flags: int) -> Guest:
         """Start QEMU, its vcpus stopped. Raises VirtError."""
         with ExitStack() as ours:
-            return await self._run(flags, borrow(self.dom, self.live, ours))
+            return await self._run(flags, await borrow(self.dom, self.live, ours))
 
     async def _run(self, flags: int, lent: Groups) -> Guest:
         driver, live = self.driver, self.live

@@ -5,7 +5,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pyvirtd.daemon import dispatch
-from pyvirtd.daemon.transport import close_fds
+from pyvirtd.util.threads import close_fds
 from pyvirtd.wire.packet import FDS_MAX, Packet
 
 if TYPE_CHECKING:

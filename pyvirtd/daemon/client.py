@@ -17,8 +17,9 @@ from pyvirtd.daemon.call_queue import CallQueue
 from pyvirtd.daemon.keepalive import Keepalive
 from pyvirtd.daemon.permissions import Undecided
 from pyvirtd.daemon.streams import ClientStream
-from pyvirtd.daemon.transport import Transport, close_fds
+from pyvirtd.daemon.transport import Transport
 from pyvirtd.errors import InternalError, InvalidArg, RpcError, VirtError
+from pyvirtd.util.threads import close_fds
 from pyvirtd.wire.packet import FRAME_MAX, FrameError, Framer, Packet, PacketType, Status, fd_count, frame
 from pyvirtd.wire.xdr import STRING_MAX, codec
 

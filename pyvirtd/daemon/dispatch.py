@@ -17,8 +17,8 @@ from pyvirtd.daemon.call_log import changes, log_call
 from pyvirtd.daemon.faults import client_error
 from pyvirtd.daemon.permissions import Petition
 from pyvirtd.daemon.streams import ClientStream
-from pyvirtd.daemon.transport import close_fds
 from pyvirtd.errors import InternalError, NoSupport, OperationDenied, RpcError, VirtError
+from pyvirtd.util.threads import close_fds
 from pyvirtd.wire.packet import FDS_MAX, FRAME_MAX, HEADER, Packet, PacketType, Status
 from pyvirtd.wire.xdr import XdrError
 

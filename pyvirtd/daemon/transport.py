@@ -7,16 +7,15 @@ not take at once is queued, and the owner watches `queued`. Layers that change t
 import array
 import asyncio
 import logging
-import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from pyvirtd.core.access import Identity
 from pyvirtd.util.process import process_start_time
+from pyvirtd.util.threads import close_fds
 from pyvirtd.wire.packet import FDS_MAX
 
 log = logging.getLogger(__name__)
@@ -47,13 +46,6 @@ class Receiver(Protocol):
 
     def lost(self) -> None:
         """The peer is gone; called once."""
-
-
-def close_fds(fds: Iterable[int]) -> None:
-    """Close descriptors nobody took."""
-    for fd in fds:
-        with suppress(OSError):  # one that is closed already must not keep the others open
-            os.close(fd)
 
 
 class Transport:
@@ -147,8 +139,9 @@ class Transport:
 
     def drop_fds(self) -> None:
         """Close descriptors that no packet announced."""
-        close_fds(self.fds)
-        self.fds.clear()
+        if self.fds:
+            close_fds(self.fds)
+            self.fds.clear()
 
     # --- out -------------------------------------------------------------------------------------------------
 

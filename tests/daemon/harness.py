@@ -23,6 +23,7 @@ from pyvirtd.daemon.transport import UnixTransport
 from pyvirtd.drivers.test import TestDriver
 from pyvirtd.paths import Paths
 from pyvirtd.wire.packet import HEADER, Framer, Packet, PacketType, Status, fd_count, frame
+from tests.support.descriptors import until_closed
 
 URI = "test:///default"
 TEST = DomainRef("test", bytes.fromhex("6695eb01f6a4830479aa97f2502e193f"), 1)  # the domain that runs from the start
@@ -41,7 +42,8 @@ def every_call() -> list[Procedure]:
 
 
 def open_fds() -> int:
-    """How many descriptors this process has open."""
+    """How many descriptors this process has open, once those that threads close are closed."""
+    until_closed()
     return len(os.listdir("/proc/self/fd"))
 
 

@@ -19,8 +19,8 @@ from pyvirtd.api.rpc import ADMIN, EVENTS, KEEPALIVE, LXC, QEMU, REMOTE, Procedu
 from pyvirtd.api.types import DomainRef, Hole, Stream
 from pyvirtd.constants.error import ErrorNumber
 from pyvirtd.daemon.keepalive import Keepalive
-from pyvirtd.daemon.transport import close_fds
 from pyvirtd.errors import OperationFailed
+from pyvirtd.util.threads import close_fds
 from pyvirtd.wire.packet import PacketType, Status, frame
 from pyvirtd.wire.xdr import Fmt, List, Struct
 from tests.daemon.doubles import VOL, DoubleDriver

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import struct
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,12 @@ from pyvirtd.api.rpc import QEMU, REMOTE
 from pyvirtd.constants.error import ErrorNumber
 from pyvirtd.daemon import call_queue
 from pyvirtd.errors import OperationFailed
+from pyvirtd.util import threads
+from pyvirtd.util.threads import closers
 from pyvirtd.wire.packet import FDS_MAX, PacketType, Status, frame
 from tests.daemon.doubles import DoubleDriver
 from tests.daemon.harness import TEST, Answered, Serving, eventually, open_fds, procedure, serving
+from tests.support.descriptors import until_closed
 
 Work = Callable[[Serving, DoubleDriver], Awaitable[None]]
 COMMAND = "domain_monitor_command_with_files"
@@ -267,6 +271,33 @@ def test_calls_that_wait_hold_few_files(tmp_path: Path) -> None:
             assert await client.answer(plain, "connect_get_hostname") == "localhost"
 
     run(tmp_path, work, "max_client_requests = 1\n")
+
+
+def test_a_file_whose_closing_takes_long_holds_up_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, close_now = threading.Event(), os.close
+
+    def slow(fd: int) -> None:
+        gate.wait(5)
+        close_now(fd)
+
+    async def work(server: Serving, driver: DoubleDriver) -> None:
+        client = await server.connect()
+        with files(tmp_path, 1) as fds:
+            gate.clear()
+            serial = client.start("connect_get_hostname", fds=fds)
+            await asyncio.sleep(0.05)  # the client's own copy is closed by now
+            assert await client.answer(serial, "connect_get_hostname") == "localhost"
+            assert await client.call("connect_get_hostname") == "localhost"
+            assert not closers.idle
+            gate.set()
+            until_closed()
+
+    monkeypatch.setattr(threads.os, "close", lambda fd: (slow if on_closer() else close_now)(fd))
+    run(tmp_path, work)
+
+
+def on_closer() -> bool:
+    return threading.current_thread().name == "closer"
 
 
 def test_files_that_no_call_announced_are_dropped_and_shift_nothing(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Descriptors that clients lend to images: pure, and read by a real guest."""
 
+import asyncio
 import fcntl
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +17,7 @@ from pyvirtd.api.rpc import Files
 from pyvirtd.api.types import Caller
 from pyvirtd.config import QemuConfig
 from pyvirtd.core.security import Credentials, labels_of
+from pyvirtd.drivers.qemu import descriptors
 from pyvirtd.drivers.qemu.chains import detect_chains
 from pyvirtd.drivers.qemu.descriptors import Descriptors, borrow
 from pyvirtd.drivers.qemu.domain import QemuDomain
@@ -25,6 +28,7 @@ from tests.drivers.qemu.stats_support import off
 from tests.drivers.qemu.test_chains import create
 from tests.drivers.qemu.tune_support import FakeDriver
 from tests.guest import Guest
+from tests.support.descriptors import until_closed
 from tests.support.domains import bare_domain, tiny_domain
 from tests.support.host import SystemHost
 
@@ -64,6 +68,7 @@ def lend(dom: QemuDomain, path: Path, caller: FakeCaller, name: str = "mine") ->
 
 
 def is_open(fd: int) -> bool:
+    until_closed()
     try:
         os.fstat(fd)
     except OSError:
@@ -121,16 +126,32 @@ def test_a_start_has_duplicates_without_the_locks_of_the_last_guest(dom: QemuDom
     lock = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 100, 1, 0)
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
     with ExitStack() as ours, image.open("r+b") as other:
-        (copy,) = borrow(dom, dom.config, ours)["mine"]
+        (copy,) = asyncio.run(borrow(dom, dom.config, ours))["mine"]
         assert copy != fd
         fcntl.fcntl(other, fcntl.F_OFD_SETLK, lock)  # raises while somebody else has it
     assert is_open(fd)
     assert not is_open(copy)
 
 
+def test_the_loop_runs_while_a_server_unlocks_a_lent_file(
+    dom: QemuDomain, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lend(dom, image, FakeCaller())
+    gate = threading.Event()
+    monkeypatch.setattr(descriptors, "_unlock", lambda _fds: gate.wait(5))
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.01, gate.set)
+        with ExitStack() as ours:
+            await borrow(dom, dom.config, ours)
+        assert gate.is_set()
+
+    asyncio.run(main())
+
+
 def test_a_group_that_nobody_lent_is_missed(dom: QemuDomain) -> None:
     with pytest.raises(InvalidArg, match="file descriptor group 'mine' was not associated with the domain"):
-        borrow(dom, dom.config, ExitStack())
+        asyncio.run(borrow(dom, dom.config, ExitStack()))
 
 
 def test_the_chain_is_read_from_the_descriptor(tmp_path: Path, image: Path) -> None:
