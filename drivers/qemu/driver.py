@@ -96,6 +96,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         self.cgroups = Hierarchies.read(self.config.cgroup_controllers) if host.privileged else Hierarchies()
         self.ports = GraphicsPorts(host.qemu_config)
         self.pci = PciOwners(host.paths.qemu)
+        self.images = managed.Images(host.paths.qemu)
         self.arch = host_arch()
         identity = HostIdentity(
             host_uuid(host.daemon_config.host_uuid or "", host.daemon_config.host_uuid_source),
@@ -119,6 +120,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
             make_directory(directory.path, directory.mode if self.host.privileged else 0o700, owner=mine)
         self.definitions = Definitions(paths, "edit")
         await self.load_definitions()
+        await self.images.read()
         await adopt.adopt_all(self)
         self.host.tasks.start(finish_edits(self.host.paths.image_edits), "edits of save images")
         self.host.tasks.start(self.check_definitions(), "check of definitions")
@@ -183,7 +185,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         return QemuDomain(definition, persistent=persistent)
 
     async def undefine_extras(self, dom: QemuDomain, flags: int) -> None:
-        leftovers.check_undefine(self, dom, flags)
+        await leftovers.check_undefine(self, dom, flags)
         await managed.check_undefine(self, dom, flags)
         await leftovers.remove_undefined(self, dom, flags)
 
@@ -233,7 +235,7 @@ class QemuDriver(HypervisorDriver[QemuDomain]):
         await process.end(dom, guest, DESTROYED, graceful=graceful)
         await process.finish(self, dom, guest)
         if flags & DomainDestroyFlagsValues.REMOVE_LOGS:
-            self.host.paths.qemu.log_file(dom.name).unlink(missing_ok=True)
+            await in_thread(self.host.paths.qemu.log_file(dom.name).unlink, missing_ok=True)
 
     async def finish_reboot(self, dom: QemuDomain) -> None:
         """The guest powered off to be started again: reset it and let it run."""

@@ -34,11 +34,16 @@ def nvram_files(definition: DomainDef, paths: QemuPaths) -> list[Path]:
     return [paths.nvram_file(definition.name, format_) for format_ in FirmwareFormat]
 
 
-def check_undefine(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:
+async def check_undefine(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:
     """Undefining neither loses variables nor leaves them lying about unasked. Raises OperationInvalid."""
-    there = any(path.exists() for path in nvram_files(dom.config, driver.host.paths.qemu))
-    if there and not flags & (Undefine.NVRAM | Undefine.KEEP_NVRAM):
+    if flags & (Undefine.NVRAM | Undefine.KEEP_NVRAM):
+        return
+    if await in_thread(_any_exists, nvram_files(dom.config, driver.host.paths.qemu)):
         raise OperationInvalid("cannot undefine domain with nvram", domain=From.QEMU)
+
+
+def _any_exists(paths: list[Path]) -> bool:
+    return any(path.exists() for path in paths)
 
 
 async def remove_undefined(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:

@@ -25,7 +25,6 @@ from pyvirtd.core.procstat import cpu_time_ns
 from pyvirtd.drivers.qemu import agent_calls, cpu_live, taint
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.pause import UNPAUSED, pause, resume
-from pyvirtd.drivers.qemu.saving import managed
 from pyvirtd.drivers.qemu.saving.document import portable, sorted_controllers
 from pyvirtd.errors import InvalidArg, OperationInvalid
 from pyvirtd.model.domain import DomainDef
@@ -56,7 +55,7 @@ class Domains(CommonDomains[QemuDomain]):
     driver: "QemuDriver"
 
     def has_save_image(self, dom: QemuDomain) -> bool:
-        return managed.has_image(self.driver, dom)
+        return not dom.active and dom.name in self.driver.images
 
     @accepts(XML_FLAGS)
     def domain_get_xml_desc(self, dom: QemuDomain, flags: int) -> str:

@@ -75,9 +75,13 @@ def test_a_saved_guest_goes_on_where_it_was(running: SessionHost, image: Path) -
 def test_a_managed_save_is_taken_up_by_the_next_start(running: SessionHost, options: str) -> None:
     running.ok(f"managedsave {NAME} {options}")
     assert "saved" in running.ok("list --all --managed-save")
-    running.restart()
+    for _ in range(2):
+        assert NAME in running.ok("list --all --with-managed-save --name").split()
+        assert NAME not in running.ok("list --all --without-managed-save --name").split()
+        running.restart()
     running.ok(f"start {NAME} {options}")
     assert state(running, NAME) == "running (restored)"
+    assert NAME in running.ok("list --all --without-managed-save --name").split()
     assert typed(running, "cat /tmp/mark") == "mark-42"
     assert not list(running.path("config/libvirt/qemu/save").iterdir())
 

@@ -1,5 +1,6 @@
 """The procedures of saved guests: save, restore, managed save, and the documents in the images."""
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,12 @@ class Saved(SavePart[QemuDomain]):
     @accepts(SAVE_FLAGS)
     async def domain_managed_save(self, dom: QemuDomain, flags: int) -> None:
         wanted = Saving(self._managed(dom), flags, None, save_format(self.driver, None))
-        await save(self.driver, dom, wanted, "DomainManagedSave")
+        self.driver.images.note(dom.name, there=True)  # it counts from when the guest is gone
+        try:
+            await save(self.driver, dom, wanted, "DomainManagedSave")
+        except BaseException:
+            await asyncio.shield(managed.has_image(self.driver, dom))
+            raise
 
     def _managed(self, dom: QemuDomain) -> Path:
         """Where a running domain's managed image goes. Raises OperationInvalid."""
@@ -95,8 +101,8 @@ class Saved(SavePart[QemuDomain]):
         return self.driver.host.paths.qemu.save_file(dom.name)
 
     @accepts(0)
-    def domain_has_managed_save_image(self, dom: QemuDomain, flags: int) -> int:
-        return int(managed.has_image(self.driver, dom))
+    async def domain_has_managed_save_image(self, dom: QemuDomain, flags: int) -> int:
+        return int(await managed.has_image(self.driver, dom))
 
     @accepts(0)
     async def domain_managed_save_remove(self, dom: QemuDomain, flags: int) -> None:
@@ -104,12 +110,12 @@ class Saved(SavePart[QemuDomain]):
 
     @accepts(SECURE_FLAG)
     async def domain_managed_save_get_xml_desc(self, dom: QemuDomain, flags: int) -> str:
-        managed.require_image(self.driver, dom)
+        await managed.require_image(self.driver, dom)
         return await self._document(self.driver.host.paths.qemu.save_file(dom.name), flags, Consent())
 
     @accepts(STATE_FLAGS)
     async def domain_managed_save_define_xml(self, dom: QemuDomain, dxml: str | None, flags: int) -> None:
-        managed.require_image(self.driver, dom)
+        await managed.require_image(self.driver, dom)
         await self._redefine(self.driver.host.paths.qemu.save_file(dom.name), dxml or "", flags, Consent())
 
     # --- the document in an image ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import logging
 import os
 import stat
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from pyvirtd.drivers.qemu.incoming import RESTORED, Incoming
 from pyvirtd.drivers.qemu.saving.document import VIEW, apply_cookie, read_document, replacement
 from pyvirtd.drivers.qemu.saving.edit import finish_edit
 from pyvirtd.drivers.qemu.saving.image import Image, IncompleteImage, claim, read_image
-from pyvirtd.drivers.qemu.saving.managed import remove_image
+from pyvirtd.drivers.qemu.saving.managed import has_image, remove_image
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline
 from pyvirtd.drivers.qemu.saving.save import check_flags
 from pyvirtd.drivers.qemu.saving.transfer import load_state
@@ -49,17 +49,17 @@ async def opened(
 
     Raises VirtError, and to whom nothing of the image is to be known AccessDenied, whatever is at the path.
     """
-    with ExitStack() as ours:
+    async with AsyncExitStack() as ours:
         try:
             fd = await in_thread(_open, driver.host.paths.image_edits, path, write)
-            ours.callback(os.close, fd)
+            ours.push_async_callback(in_thread, os.close, fd)
             image = await in_thread(read_image, fd)
         except VirtError as exc:
             raise await consent.unfound(exc) from exc
         await consent.to_document(image.xml)
         if write or keep:
             try:
-                claim(fd, write=write)
+                await in_thread(claim, fd, write=write)
             except OSError as exc:
                 raise _not_opened(path, exc) from exc
         yield fd, image
@@ -111,7 +111,7 @@ async def start_managed(driver: "QemuDriver", dom: QemuDomain, flags: int, calle
     the start job. Raises VirtError; then the image stays.
     """
     path = driver.host.paths.qemu.save_file(dom.name)
-    if not path.exists():
+    if not await has_image(driver, dom):
         return False
     try:
         async with opened(driver, path, Consent(), keep=True) as (fd, image):
