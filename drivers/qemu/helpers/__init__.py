@@ -30,7 +30,6 @@ from pyvirtd.model.chardev import TpmEmulator
 from pyvirtd.model.devices import FilesystemDriverType
 from pyvirtd.model.graphics import DbusGraphics
 from pyvirtd.paths import QemuPaths
-from pyvirtd.util.files import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ class Helpers:
     async def find(self) -> None:
         """Take up those that an earlier daemon left running."""
         for helper in self._helpers:
-            if not await in_thread(_exists, helper) or not helper.find():
+            if not await helper.find():
                 log.warning("domain %s: its %s is not running any more", self._name, helper.title)
 
     async def obituary(self) -> VirtError | None:
@@ -146,10 +145,6 @@ def end_orphans(paths: QemuPaths, short: str) -> None:
     for directory in (paths.run, paths.swtpm_run, paths.dbus, paths.passt, paths.slirp):
         for pid_file in directory.glob(f"{short}-*.pid"):
             kill_by_file(pid_file, PROGRAMS)
-
-
-def _exists(helper: Helper) -> bool:
-    return helper.pid_file.exists()
 
 
 __all__ = ["DbusDaemon", "Helper", "Helpers", "ReservationHelper", "Run", "end_orphans", "helpers_of"]

@@ -34,6 +34,7 @@ PID_MAX = 32
 # sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)
 OF_SERVICE = ("NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "JOURNAL_STREAM", "INVOCATION_ID")
 ACCEPTS = 0x10000  # linux/net.h __SO_ACCEPTCON
+SOCKETS, SOCKET_WORDS = Path("/proc/net/unix"), 7  # words before the path
 
 
 @dataclass(slots=True)
@@ -131,7 +132,7 @@ class Helper(ABC):
     async def _wait_for(self, socket: Path) -> None:
         assert self.process is not None
         async with asyncio.timeout(READY_S):
-            while not _listens(socket):
+            while not await in_thread(_listens, socket):
                 if not self.process.running:
                     await self.process.wait()
                     raise ProcessLookupError
@@ -139,14 +140,14 @@ class Helper(ABC):
 
     # --- for those who look after them ------------------------------------------------------------------------
 
-    def find(self) -> bool:
-        """Whether it is found running, as an earlier daemon left it. Reads files: for a guest that is taken up."""
+    async def find(self) -> bool:
+        """Whether it is found running, as an earlier daemon left it."""
         try:
-            pid = int(self.pid_file.read_text()[:PID_MAX].strip())
+            pid = await in_thread(_noted, self.pid_file)
             found = Process.adopt(pid)
         except (OSError, ValueError):
             return False
-        if _program_of(pid) != self.program:
+        if await in_thread(_program_of, pid) != self.program:
             found.close()
             return False
         self.process = found
@@ -177,7 +178,7 @@ def _environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def kill_by_file(pid_file: Path, programs: Collection[str]) -> None:
     """Kill the helper whose number stands in a file, and remove that; nothing but one of these programs. Blocks."""
     with suppress(OSError, ValueError):
-        pid = int(pid_file.read_text()[:PID_MAX].strip())
+        pid = _noted(pid_file)
         pidfd = os.pidfd_open(pid)
         try:
             if _program_of(pid) in programs:
@@ -185,6 +186,11 @@ def kill_by_file(pid_file: Path, programs: Collection[str]) -> None:
         finally:
             os.close(pidfd)
     pid_file.unlink(missing_ok=True)
+
+
+def _noted(pid_file: Path) -> int:
+    """The number in a file. Raises OSError and ValueError."""
+    return int(pid_file.read_text()[:PID_MAX].strip())
 
 
 def _program_of(pid: int) -> str:
@@ -203,11 +209,14 @@ def _listens(path: Path) -> bool:
             return False
     except OSError:
         return False
-    # proc(5): number, references, protocol, flags, type, state, inode, path
-    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
-        words = line.split(maxsplit=7)
-        if len(words) > 7 and words[7] == str(path) and int(words[3], 16) & ACCEPTS:
+    # proc(5): number, references, protocol, flags, type, state, inode, path. A busy host has thousands of lines.
+    sockets, wanted = SOCKETS.read_bytes(), b" " + os.fsencode(path) + b"\n"
+    at = sockets.find(wanted)
+    while at >= 0:
+        words = sockets[sockets.rfind(b"\n", 0, at) + 1 : at].split()
+        if len(words) == SOCKET_WORDS and int(words[3], 16) & ACCEPTS:
             return True
+        at = sockets.find(wanted, at + 1)
     return False
 
 
