@@ -23,6 +23,7 @@ from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.net import Virtualport, VirtualportType, Vlan
 from pyvirtd.paths import QemuPaths, short_name
 from pyvirtd.util.files import in_thread
+from pyvirtd.util.threads import in_own_thread
 
 log = logging.getLogger(__name__)
 
@@ -154,10 +155,9 @@ class VirtualFunctions:
             raise InternalError(f"error {response} during port-profile setlink: the switch refused {port}")
 
     async def _timed(self, function: Function, work: Callable[[], T]) -> T:
-        """Have the kernel do something; a thread that it does not let go is left to it. Raises VirtError."""
+        """Have the kernel do something. It may keep the thread that asks for good. Raises VirtError."""
         try:
-            async with asyncio.timeout(KERNEL_S):
-                return await in_thread(work)
+            return await in_own_thread(KERNEL_S, work)
         except TimeoutError:
             raise OperationTimeout(
                 f"'{function.link}' did not answer about virtual function {function.number} within {KERNEL_S:g} seconds"

@@ -28,6 +28,7 @@ from pyvirtd.model.hostdev import PciBackend
 from pyvirtd.paths import QemuPaths, short_name
 from pyvirtd.util.files import in_thread
 from pyvirtd.util.process import run
+from pyvirtd.util.threads import in_own_thread
 
 log = logging.getLogger(__name__)
 
@@ -156,11 +157,10 @@ class PciOwners:
         await in_thread(note.unlink, missing_ok=True)
 
     async def _timed(self, name: str, move: object, *arguments: object) -> None:
-        """Have the kernel move a device; a thread that it does not let go is left to it. Raises VirtError."""
+        """Have the kernel move a device. It may keep the thread that asks for good. Raises VirtError."""
         assert callable(move)
         try:
-            async with asyncio.timeout(MOVE_S):
-                await in_thread(move, *arguments)
+            await in_own_thread(MOVE_S, move, *arguments)
         except TimeoutError:
             raise OperationTimeout(f"PCI device {name} was not moved within {MOVE_S:g} seconds") from None
 

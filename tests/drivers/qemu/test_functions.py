@@ -1,7 +1,9 @@
 """Virtual functions that guests have as interfaces: a card of plain files, and a kernel that only remembers."""
 
 import asyncio
+import os
 import struct
+import threading
 import uuid
 from pathlib import Path
 
@@ -9,12 +11,13 @@ import pytest
 
 from pyvirtd.core import netlink, virtual_functions
 from pyvirtd.core.netlink import attribute, nested
-from pyvirtd.core.virtual_functions import PortResponse, Settings
+from pyvirtd.core.virtual_functions import Function, PortResponse, Settings
 from pyvirtd.drivers.qemu import functions
 from pyvirtd.drivers.qemu.functions import VirtualFunctions
-from pyvirtd.errors import VirtError
+from pyvirtd.errors import OperationTimeout, VirtError
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.paths import Paths
+from pyvirtd.util.files import THREADS, in_thread
 from tests.support.pci import FakeBus
 
 FIRST, SECOND = "0000:06:12.5", "0000:06:12.6"
@@ -151,6 +154,26 @@ def test_what_no_card_can_do_is_refused(owner: VirtualFunctions, kernel: Kernel,
     assert words in refused(owner, domain(net(5, more)))
     assert kernel.settings[0] == BEFORE
     assert not list(owner._paths.run.iterdir())
+
+
+def test_cards_that_never_answer_hold_up_no_file_operation(
+    owner: VirtualFunctions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functions, "KERNEL_S", 0.2)
+    gate = threading.Event()
+
+    async def main() -> list[BaseException | bool]:
+        stuck = [owner._timed(Function("eth0", 0), gate.wait) for _ in range(2 * THREADS)]
+        calls = [asyncio.ensure_future(call) for call in stuck]
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(0.1):
+            await in_thread(os.getpid)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    try:
+        assert all(isinstance(error, OperationTimeout) for error in asyncio.run(main()))
+    finally:
+        gate.set()
 
 
 def test_switch_is_asked_for_a_port_and_to_let_it_go(owner: VirtualFunctions, kernel: Kernel) -> None:

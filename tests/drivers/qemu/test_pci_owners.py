@@ -6,6 +6,7 @@ takes one: the start must fail, and leave the device as it was.
 """
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from pyvirtd.core.host_pci import Before
 from pyvirtd.drivers.qemu import pci_owners
 from pyvirtd.drivers.qemu.assigned import assigned, locked_memory, vfio_groups
 from pyvirtd.drivers.qemu.pci_owners import PciOwners
-from pyvirtd.errors import VirtError
+from pyvirtd.errors import OperationTimeout, VirtError
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.status import STATUS_VIEW
 from pyvirtd.paths import Paths
+from pyvirtd.util.files import THREADS, in_thread
 from pyvirtd.xml.element import LIVE
 from tests.support.domains import bare_domain
 from tests.support.host import SystemHost
@@ -215,6 +217,26 @@ def test_kernel_that_does_not_answer_is_not_waited_for(
     bus.hold.clear()
     try:
         assert f"PCI device {CARD} was not moved within" in refused(owners, domain(hostdev()))
+    finally:
+        bus.hold.set()
+
+
+def test_moves_that_never_end_hold_up_no_file_operation(
+    owners: PciOwners, bus: FakeBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pci_owners, "MOVE_S", 0.2)
+
+    async def main() -> list[BaseException | None]:
+        stuck = [owners._timed(CARD, bus.hold.wait) for _ in range(2 * THREADS)]
+        moves = [asyncio.ensure_future(move) for move in stuck]
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(0.1):
+            await in_thread(os.getpid)
+        return await asyncio.gather(*moves, return_exceptions=True)
+
+    bus.hold.clear()
+    try:
+        assert all(isinstance(error, OperationTimeout) for error in asyncio.run(main()))
     finally:
         bus.hold.set()
 
