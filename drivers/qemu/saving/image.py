@@ -10,9 +10,11 @@ Everything here blocks: for a thread.
 import errno
 import fcntl
 import os
+import stat
 import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from pathlib import Path
 from typing import Self
 
 from pyvirtd.constants.error import ErrorDomain as From
@@ -103,6 +105,24 @@ class Image:
         os.fsync(fd)
         os.pwrite(fd, replace(self, complete=True).header(), 0)
         os.fsync(fd)
+
+
+def open_image(path: Path, *, write: bool) -> int:
+    """Open what may be an image. Raises OSError, and OperationFailed for what is none.
+
+    A character device is not so much as opened: that alone makes some of them act.
+    """
+    mode = os.O_RDWR if write else os.O_RDONLY
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        kind = os.fstat(place).st_mode
+        if stat.S_ISDIR(kind):
+            raise _failed("failed to read qemu header")
+        if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+            raise _failed(f"'{path}' is no file that could be a save image")
+        return os.open(f"/proc/self/fd/{place}", mode | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    finally:
+        os.close(place)
 
 
 def read_image(fd: int) -> Image:

@@ -133,7 +133,7 @@ class Saved(SavePart[QemuDomain]):
             running = bool(flags & Flags.RUNNING) if flags else image.running
             edited = image.edited(definition.format(VIEW), running=running)
             if edited != image:
-                await in_thread(rewrite, self.driver.host.paths.image_edits, path, fd, image, edited)
+                await in_thread(rewrite, self.driver.host.paths.image_edits, path, fd, edited)
 
 
 def _given(params: list[TypedParam], kinds: dict[str, Kind]) -> dict[str, str]:

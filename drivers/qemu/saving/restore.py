@@ -2,7 +2,6 @@
 
 import logging
 import os
-import stat
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.incoming import RESTORED, Incoming
 from pyvirtd.drivers.qemu.saving.document import VIEW, apply_cookie, read_document, replacement
 from pyvirtd.drivers.qemu.saving.edit import finish_edit
-from pyvirtd.drivers.qemu.saving.image import Image, IncompleteImage, claim, read_image
+from pyvirtd.drivers.qemu.saving.image import Image, IncompleteImage, claim, open_image, read_image
 from pyvirtd.drivers.qemu.saving.managed import has_image, remove_image
 from pyvirtd.drivers.qemu.saving.pipeline import Pipeline
 from pyvirtd.drivers.qemu.saving.save import check_flags
@@ -66,20 +65,10 @@ async def opened(
 
 
 def _open(edits: Path, path: Path, write: bool) -> int:
-    """Raises VirtError. A device is not so much as opened: that alone makes some of them act."""
-    mode = os.O_RDWR if write else os.O_RDONLY
+    """Raises VirtError."""
     try:
         finish_edit(edits, path)
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            kind = os.fstat(place).st_mode
-            if stat.S_ISDIR(kind):
-                raise OperationFailed("failed to read qemu header", domain=From.QEMU)
-            if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
-                raise OperationFailed(f"'{path}' is no file that could be a save image", domain=From.QEMU)
-            return os.open(f"/proc/self/fd/{place}", mode | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
-        finally:
-            os.close(place)
+        return open_image(path, write=write)
     except OSError as exc:
         raise _not_opened(path, exc) from exc
 

@@ -1,5 +1,6 @@
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def found(path: Path) -> Image:
 
 def rewrite(notes: Path, path: Path) -> None:
     with path.open("r+b", buffering=0) as file:
-        edit.rewrite(notes, path, file.fileno(), OLD, NEW)
+        edit.rewrite(notes, path, file.fileno(), NEW)
 
 
 def tear(monkeypatch: pytest.MonkeyPatch, *, at: int, error: BaseException, times: int = 1) -> None:
@@ -98,16 +99,75 @@ def test_an_edit_that_cannot_be_taken_back_is_carried_out_later(
     assert found(image) == replace(NEW, complete=True)
 
 
-@pytest.mark.parametrize("what", ["another file", "gone"])
-def test_a_note_counts_for_its_file_only(notes: Path, image: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    tear(monkeypatch, at=1000, error=PowerCut())
-    with pytest.raises(PowerCut):
-        rewrite(notes, image)
-    image.rename(image.with_name("moved"))
-    if what == "another file":
-        image.write_bytes(b"mine")
+@pytest.fixture
+def cut_short(notes: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An image whose edit ended in the middle."""
+    with monkeypatch.context() as patch:
+        tear(patch, at=1000, error=PowerCut())
+        with pytest.raises(PowerCut):
+            rewrite(notes, image)
+    return image
+
+
+def other_of_its_size(image: Path) -> None:
+    with image.open("r+b") as file:  # the same inode as well
+        file.write(b"mine".ljust(image.stat().st_size, b"."))
+
+
+def fifo(image: Path) -> None:
+    image.unlink()
+    os.mkfifo(image)
+
+
+@pytest.mark.parametrize(
+    "put", [other_of_its_size, lambda image: image.write_bytes(b"mine"), fifo], ids=["same-size", "short", "fifo"]
+)
+def test_a_note_counts_for_its_file_only(notes: Path, cut_short: Path, put: Callable[[Path], None]) -> None:
+    put(cut_short)
+    before = cut_short.read_bytes() if cut_short.is_file() else b""
     asyncio.run(edit.finish_edits(notes))
-    assert not image.exists() if what == "gone" else image.read_bytes() == b"mine"
+    assert not cut_short.is_file() or cut_short.read_bytes() == before
+    assert not list(notes.iterdir())
+
+
+def test_an_image_elsewhere_on_the_disk_by_now_is_the_same(notes: Path, cut_short: Path) -> None:
+    """Numbers of inodes and devices change: a device's node is made anew at each boot, a file is copied back."""
+    copy = cut_short.with_name("copy")
+    copy.write_bytes(cut_short.read_bytes())
+    copy.rename(cut_short)
+    asyncio.run(edit.finish_edits(notes))
+    assert found(cut_short) == replace(NEW, complete=True)
+
+
+def test_an_image_that_is_away_is_mended_when_it_is_back(notes: Path, cut_short: Path) -> None:
+    cut_short.rename(cut_short.with_name("unmounted"))
+    asyncio.run(edit.finish_edits(notes))
+    edit.finish_edit(notes, cut_short)
+    assert not cut_short.exists()
+    cut_short.with_name("unmounted").rename(cut_short)
+    edit.finish_edit(notes, cut_short)
+    assert found(cut_short) == replace(NEW, complete=True)
+    assert not list(notes.iterdir())
+
+
+def test_an_image_that_is_away_for_long_is_not_waited_for(
+    notes: Path, cut_short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_short.unlink()
+    monkeypatch.setattr(edit, "MISSED_S", -1)
+    asyncio.run(edit.finish_edits(notes))
+    assert not list(notes.iterdir())
+
+
+def test_an_edit_whose_note_stays_is_done(notes: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(edit, "unlink_file", refuse)
+        rewrite(notes, image)
+    edit.finish_edit(notes, image)
+    assert found(image) == replace(NEW, complete=True)
     assert not list(notes.iterdir())
 
 
