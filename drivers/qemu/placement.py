@@ -62,7 +62,7 @@ def _fill_in(live: DomainDef, nodes: Set[int] | None, cpus: Set[int] | None) -> 
 
 
 async def _ask(live: DomainDef) -> Set[int]:
-    if shutil.which(NUMAD) is None:
+    if await in_thread(shutil.which, NUMAD) is None:
         raise _failed()
     need = f"{live.vcpu.current or live.vcpu.count}:{-(-live.memory.kib // 1024)}"
     try:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.drivers.qemu.helpers.base import find_program
 from pyvirtd.errors import InternalError, from_os_error
+from pyvirtd.util.files import in_thread
 from pyvirtd.util.process import Launch, run
 
 TIME_S = 60.0
@@ -16,7 +17,8 @@ async def qemu_img(*words: str, error: str, pass_fds: Collection[int] = ()) -> N
     `pass_fds`: files that it is to write, named /proc/self/fd/NUMBER, where others could put a link in a name's place.
     """
     try:
-        result = await run([find_program("qemu-img"), *words], timeout=TIME_S, launch=Launch(pass_fds=pass_fds))
+        program = await in_thread(find_program, "qemu-img")
+        result = await run([program, *words], timeout=TIME_S, launch=Launch(pass_fds=pass_fds))
     except OSError as exc:
         raise from_os_error(exc, f"{error}: cannot run qemu-img", domain=From.QEMU) from exc
     if result.returncode:

@@ -5,7 +5,7 @@ https://libvirt.org/formatdomain.html#cpu-tuning
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from pyvirtd.api.types import TypedParam, param_string, param_uint, param_ullong
 from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.cgroup import machine_name
 from pyvirtd.core.host_topology import read_topology
-from pyvirtd.core.resctrl import HOST, MONITORS, CacheShare, Resctrl
+from pyvirtd.core.resctrl import HOST, MONITORS, CacheShare, Count, Resctrl
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.errors import ConfigUnsupported
 from pyvirtd.model.cpu import CacheTune, CpuTune, MemoryTune
@@ -25,6 +25,9 @@ from pyvirtd.xml.types import scale
 log = logging.getLogger(__name__)
 
 OCCUPANCY, LOCAL, TOTAL = "llc_occupancy", "mbm_local_bytes", "mbm_total_bytes"  # names of the kernel's counts
+
+
+Counts = Mapping[tuple[str, str], list[Count]]  # by a group's path and the kernel's name of the count
 
 
 class Monitor(NamedTuple):
@@ -169,20 +172,33 @@ async def remove_left(short: str, resctrl: Resctrl = HOST) -> None:
 # --- figures ----------------------------------------------------------------------------------------------------
 
 
-def cache_params(live: DomainDef, resctrl: Resctrl = HOST) -> Iterator[TypedParam]:
+async def read_counts(live: DomainDef, resctrl: Resctrl = HOST) -> Counts:
+    """What a guest's monitors count now. The kernel asks the processors, which takes its time."""
+    if not _parts(live):
+        return {}
+    wanted = [(monitor.path, OCCUPANCY) for monitor in _monitors(live, OCCUPANCY)]
+    wanted += [(monitor.path, name) for monitor in _monitors(live, LOCAL) for name in (LOCAL, TOTAL)]
+    return await in_thread(_read_counts, wanted, resctrl) if wanted else {}
+
+
+def _read_counts(wanted: Iterable[tuple[str, str]], resctrl: Resctrl) -> Counts:
+    return {(path, name): resctrl.counts(path, name) for path, name in wanted}
+
+
+def cache_params(live: DomainDef, counts: Counts) -> Iterator[TypedParam]:
     """What the monitors of caches count."""
     monitors = _monitors(live, OCCUPANCY)
     yield param_uint("cpu.cache.monitor.count", len(monitors))
     for number, monitor in enumerate(monitors):
         prefix = f"cpu.cache.monitor.{number}"
-        banks = resctrl.counts(monitor.path, OCCUPANCY)
+        banks = counts.get((monitor.path, OCCUPANCY), [])
         yield from _head(prefix, monitor, "bank", len(banks))
         for index, bank in enumerate(banks):
             yield param_uint(f"{prefix}.bank.{index}.id", bank.id)
             yield param_uint(f"{prefix}.bank.{index}.bytes", bank.value)
 
 
-def memory_params(live: DomainDef, resctrl: Resctrl = HOST) -> Iterator[TypedParam]:
+def memory_params(live: DomainDef, counts: Counts) -> Iterator[TypedParam]:
     """What the monitors of memory bandwidth count."""
     monitors = _monitors(live, LOCAL)
     if not monitors:
@@ -190,8 +206,8 @@ def memory_params(live: DomainDef, resctrl: Resctrl = HOST) -> Iterator[TypedPar
     yield param_uint("memory.bandwidth.monitor.count", len(monitors))
     for number, monitor in enumerate(monitors):
         prefix = f"memory.bandwidth.monitor.{number}"
-        totals = {count.id: count.value for count in resctrl.counts(monitor.path, TOTAL)}
-        nodes = resctrl.counts(monitor.path, LOCAL)
+        totals = {count.id: count.value for count in counts.get((monitor.path, TOTAL), [])}
+        nodes = counts.get((monitor.path, LOCAL), [])
         yield from _head(prefix, monitor, "node", len(nodes))
         for index, node in enumerate(nodes):
             yield param_uint(f"{prefix}.node.{index}.id", node.id)

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from pyvirtd.api.types import DomainStatsRecord
 from pyvirtd.constants.domain import DomainStatsTypes as Group
 from pyvirtd.drivers.qemu.domain import Guest, QemuDomain
+from pyvirtd.drivers.qemu.shares import read_counts
 from pyvirtd.drivers.qemu.stats_image import Image, measure_all
 from pyvirtd.drivers.qemu.stats_net import read_counters
 from pyvirtd.drivers.qemu.stats_off import OffStats, state_params
@@ -112,4 +113,6 @@ class BulkStats:
             elif not isinstance(result, VirtError):
                 raise result
         known.learn(answers, mark)
+        if dom.live is not None and wanted.groups & (Group.CPU_TOTAL | Group.MEMORY):
+            answers["resctrl"] = await read_counts(dom.live)
         return answers

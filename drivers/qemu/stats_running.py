@@ -168,7 +168,7 @@ class RunningStats:
             yield param_ullong("cpu.time", process.user_ns + process.system_ns)
             yield param_ullong("cpu.user", process.user_ns)
             yield param_ullong("cpu.system", process.system_ns)
-        yield from cache_params(self.live)
+        yield from cache_params(self.live, self.answers.get("resctrl", {}))
         polled = dict.fromkeys(("halt_poll_success_ns", "halt_poll_fail_ns"), 0)
         for vcpu in self.answers.get("kvm vcpu", ()):
             for stat in vcpu["stats"]:
@@ -289,7 +289,7 @@ class RunningStats:
                 yield param_ullong(f"dirtyrate.vcpu.{vcpu['id']}.megabytes_per_second", vcpu["dirty-rate"])
 
     def memory(self) -> Iterator[TypedParam]:
-        return memory_params(self.live)
+        return memory_params(self.live, self.answers.get("resctrl", {}))
 
     def vm(self) -> Iterator[TypedParam]:
         for answer in self.answers.get("kvm vm", ()):

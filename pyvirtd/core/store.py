@@ -101,7 +101,7 @@ class Definitions:
         link = self.paths.autostart_once_link(name) if once else self.paths.autostart_link(name)
         try:
             if on:
-                link.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                await in_thread(link.parent.mkdir, mode=0o755, parents=True, exist_ok=True)
                 await durable_symlink(self.paths.config_file(name), link, replace=True)
             else:
                 await durable_unlink(link, missing_ok=True)
@@ -118,7 +118,7 @@ class Definitions:
                 await self.set_autostart(new, on=True, once=True)
             await self.remove(old)
         except VirtError:
-            if self.paths.config_file(old).exists():
+            if await in_thread(self.paths.config_file(old).exists):
                 with suppress(VirtError):
                     await self.remove(new)
             raise

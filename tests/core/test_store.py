@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from pyvirtd.core.store import Definitions, NameLocks
-from pyvirtd.errors import VirtError
+from pyvirtd.errors import OperationFailed, VirtError
 from pyvirtd.paths import FamilyPaths
 from pyvirtd.util import files
+from tests.support.blocking import calls_on_the_loop
 
 
 def store(folder: Path) -> Definitions:
@@ -101,6 +102,25 @@ def test_a_crash_during_a_rename_leaves_the_old_or_both_but_never_none(
     with pytest.raises(RuntimeError):
         asyncio.run(work())
     assert [name for name, *_ in load(definitions)] == ["new", "old"]
+
+
+def test_changes_do_not_wait_for_the_disk_on_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    definitions = store(tmp_path)
+    definitions.paths.autostart.rmdir()
+
+    async def fail(name: str) -> None:
+        raise OperationFailed(name)
+
+    async def work() -> None:
+        await definitions.save("old", "old")
+        await definitions.set_autostart("old", on=True)
+        monkeypatch.setattr(definitions, "remove", fail)
+        with pytest.raises(OperationFailed):
+            await definitions.rename("old", "new", "new", autostart=False)
+
+    on_loop = calls_on_the_loop(monkeypatch, *((Path, name) for name in ("exists", "mkdir")))
+    asyncio.run(work())
+    assert on_loop == []
 
 
 def test_name_locks_serialise_the_same_name_only() -> None:

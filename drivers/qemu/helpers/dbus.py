@@ -44,7 +44,7 @@ class DbusDaemon(Helper):
         return (self.socket, self.configuration)
 
     async def start(self) -> None:
-        require_executable(self.binary, f"'{self.binary}' is not a suitable dbus-daemon")
+        await in_thread(require_executable, self.binary, f"'{self.binary}' is not a suitable dbus-daemon")
         await in_thread(_unlink, self.socket)
         text = CONFIGURATION.format(socket=escape(str(self.socket)))
         await in_thread(write_file, self.configuration, text, 0o600, owner=self.run.owner)

@@ -28,7 +28,7 @@ class ReservationHelper(Helper):
         return (self.socket,)
 
     async def start(self) -> None:
-        require_executable(self.binary, f"'{self.binary}' is not a suitable pr helper")
+        await in_thread(require_executable, self.binary, f"'{self.binary}' is not a suitable pr helper")
         argv = [self.binary, "-k", str(self.socket)]
         await self.launch(argv, Launch(), socket=self.socket, log_path=self.run.log_path)
         await in_thread(self._hand_over)

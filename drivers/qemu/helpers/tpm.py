@@ -39,7 +39,7 @@ class Swtpm(Helper):
     async def start(self) -> None:
         if self.backend.encryption is not None:
             raise NoSecret(f"no secret with matching uuid '{self.backend.encryption}'", domain=From.SECRET)
-        swtpm, setup = find_program("swtpm"), find_program("swtpm_setup")
+        swtpm, setup = [await in_thread(find_program, name) for name in ("swtpm", "swtpm_setup")]
         user = await self._user()
         await in_thread(self._directories, user)
         if await in_thread(self._is_new):

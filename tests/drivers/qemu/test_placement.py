@@ -8,10 +8,12 @@ import pytest
 
 from pyvirtd.drivers.qemu import placement
 from pyvirtd.drivers.qemu.cgroups import memory_nodes
+from pyvirtd.drivers.qemu.qemu_img import qemu_img
 from pyvirtd.errors import OperationFailed
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.status import STATUS_VIEW, StatusAdvice, read_status
 from pyvirtd.xml.element import LIVE
+from tests.support.blocking import calls_on_the_loop
 from tests.support.domains import bare_domain
 from tests.support.host import SystemHost
 
@@ -41,6 +43,13 @@ def place(top: str) -> DomainDef:
     live = DomainDef.parse(DOMAIN.format(top))
     asyncio.run(placement.place(live))
     return live
+
+
+def test_programs_are_not_looked_for_on_the_loop(numad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_loop = calls_on_the_loop(monkeypatch, (shutil, "which"))
+    place(AUTO)
+    asyncio.run(qemu_img("create", "-q", str(tmp_path / "image"), "1M", error="cannot make it"))
+    assert on_loop == []
 
 
 def test_advice_is_for_vcpus_that_are_on_and_all_memory(numad: Path) -> None:

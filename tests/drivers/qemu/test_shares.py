@@ -15,6 +15,7 @@ from pyvirtd.model.domain import DomainDef
 from pyvirtd.xml.element import LIVE
 from tests.core.test_resctrl import BANKS, FakeResctrl
 from tests.drivers.qemu.stats_support import definition
+from tests.support.blocking import calls_on_the_loop
 
 TUNE = """<cputune>
 <cachetune vcpus='0-1'><cache id='0' level='3' type='both' size='4' unit='MiB'/>
@@ -86,10 +87,14 @@ def test_start_that_was_cut_short_leaves_no_group(host: FakeResctrl, live: Domai
     assert names(host) == []
 
 
-def test_monitors_are_in_the_statistics(host: FakeResctrl, live: DomainDef) -> None:
+def test_monitors_are_in_the_statistics(host: FakeResctrl, live: DomainDef, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(shares.make(live, host))
+    on_loop = calls_on_the_loop(monkeypatch, (host, "counts"))
+    counts = asyncio.run(shares.read_counts(live, host))
+    assert not on_loop  # the kernel takes its time
     told = {
-        param.field: param.value[1] for param in (*shares.cache_params(live, host), *shares.memory_params(live, host))
+        param.field: param.value[1]
+        for param in (*shares.cache_params(live, counts), *shares.memory_params(live, counts))
     }
     assert told["cpu.cache.monitor.count"] == 3
     assert told["cpu.cache.monitor.0.name"] == "vcpus_0-1"

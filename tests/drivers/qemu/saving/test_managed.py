@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from pyvirtd.errors import OperationInvalid
 from pyvirtd.paths import Paths, QemuPaths
 from tests.drivers.qemu.definitions import completed, document
 from tests.drivers.qemu.stats_support import off
+from tests.support.blocking import calls_on_the_loop
 
 
 @pytest.fixture
@@ -39,23 +39,8 @@ def driver(paths: QemuPaths, tmp_path: Path) -> Any:
 @pytest.fixture
 def on_loop(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What asked the file system on the main thread, of the calls that may wait for it."""
-    found: list[str] = []
-
-    def watched(owner: Any, name: str) -> None:
-        plain = getattr(owner, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if threading.current_thread() is threading.main_thread():
-                found.append(name)
-            return plain(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, call)
-
-    for name in ("exists", "is_dir", "unlink"):
-        watched(Path, name)
-    watched(restore, "claim")
-    watched(restore.os, "close")
-    return found
+    files = [(Path, "exists"), (Path, "is_dir"), (Path, "unlink")]
+    return calls_on_the_loop(monkeypatch, *files, (restore, "claim"), (restore.os, "close"))
 
 
 def test_lists_know_the_images_that_were_there_and_those_that_came(paths: QemuPaths, driver: Any) -> None:
