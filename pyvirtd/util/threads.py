@@ -55,6 +55,7 @@ class Closers:
         self._lock = threading.Lock()
         self._waiting: deque[int] = deque()
         self._running = 0
+        self._full = False  # and the log has been told
 
     @property
     def idle(self) -> bool:
@@ -71,9 +72,11 @@ class Closers:
             self._waiting += fds
             begin = self._running < CLOSERS_MAX
             self._running += begin
+            complain = not begin and not self._full
+            self._full = not begin
         if begin:
             threading.Thread(target=self._run, name="closer", daemon=True).start()
-        else:
+        elif complain:
             log.warning("%d threads are held by the descriptors that they close; more wait", CLOSERS_MAX)
 
     def _run(self) -> None:

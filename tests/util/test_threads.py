@@ -73,6 +73,29 @@ def test_a_descriptor_that_does_not_close_holds_up_no_other(
     assert closed == [other, stuck]
 
 
+def test_more_than_there_are_threads_for_wait(
+    monkeypatch: pytest.MonkeyPatch, gate: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed: list[int] = []
+
+    def slow(fd: int) -> None:
+        gate.wait()
+        closed.append(fd)
+
+    monkeypatch.setattr(threads, "CLOSERS_MAX", 3)
+    monkeypatch.setattr(threads.os, "close", slow)
+    closers = Closers()
+    for fd in range(1000, 1010):
+        closers.close([fd])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert sum(thread.name == "closer" for thread in threading.enumerate()) <= 3
+    gate.set()
+    until = time.monotonic() + 5
+    while not closers.idle and time.monotonic() < until:
+        time.sleep(0.001)
+    assert sorted(closed) == list(range(1000, 1010))
+
+
 def test_one_that_is_closed_already_keeps_no_other_open() -> None:
     gone, other = os.pipe()
     os.close(gone)
