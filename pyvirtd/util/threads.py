@@ -75,9 +75,17 @@ class Closers:
             complain = not begin and not self._full
             self._full = not begin
         if begin:
-            threading.Thread(target=self._run, name="closer", daemon=True).start()
+            self._begin()
         elif complain:
             log.warning("%d threads are held by the descriptors that they close; more wait", CLOSERS_MAX)
+
+    def _begin(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="closer", daemon=True).start()
+        except RuntimeError as exc:  # as many threads as the host allows
+            log.warning("descriptors wait to be closed: %s", exc)
+            with self._lock:
+                self._running -= 1
 
     def _run(self) -> None:
         while True:

@@ -96,6 +96,23 @@ def test_more_than_there_are_threads_for_wait(
     assert sorted(closed) == list(range(1000, 1010))
 
 
+def test_without_a_thread_they_are_closed_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    closers, fds = Closers(), os.pipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        closers.close([fds[0]])
+    closers.close([fds[1]])
+    until = time.monotonic() + 5
+    while not closers.idle and time.monotonic() < until:
+        time.sleep(0.001)
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
 def test_one_that_is_closed_already_keeps_no_other_open() -> None:
     gone, other = os.pipe()
     os.close(gone)
