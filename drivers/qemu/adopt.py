@@ -164,7 +164,7 @@ async def _ended_meanwhile(driver: "QemuDriver", dom: QemuDomain, status: DomSta
     )
     dom.set_state(DomainState.SHUTOFF, reason)
     helpers = await _helpers_of(driver, status)
-    await process.clean_up(driver, dom, status.domain, driver.labels(status.domain), helpers, None)
+    await process.clean_up(driver, dom, status.domain, driver.labels(status.domain), helpers, None, status.restored)
     driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
     driver.forget_if_transient(dom)
 

@@ -85,7 +85,9 @@ class Guest:
     autodestroy: Any = None
     taints: list[str] = field(default_factory=list)
     own_cpu: Cpu | None = None  # as the definition names it, where the live one says more
-    restored: StatusRestored | None = None  # the image that this start has read in full, until the start is over
+    restored: StatusRestored | None = (
+        None  # the image that this run has read in full: until the start is over, or it is removed
+    )
 
 
 class QemuDomain(DomainObject):

@@ -20,7 +20,8 @@ class Incoming:
     """Where the guest comes from. `load` fills the QEMU that waits for it.
 
     `running` and `paused` are the reason of the state, and the detail of its event, that the guest then has. `image`
-    is the file it comes from; `own_cpu` the CPU as the definition names it, where the guest's live one says more.
+    is the file it comes from, `used_up` says that it is to be removed; `own_cpu` the CPU as the definition names it,
+    where the guest's live one says more.
     """
 
     load: Callable[[QemuDomain], Awaitable[None]]
@@ -28,4 +29,5 @@ class Incoming:
     running: Resuming
     paused: Pausing
     image: str | None = None
+    used_up: bool = False
     own_cpu: Cpu | None = None

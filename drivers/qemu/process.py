@@ -65,6 +65,7 @@ from pyvirtd.drivers.qemu.run_files import (
     write_pid,
 )
 from pyvirtd.drivers.qemu.runtime import close_interfaces, open_interfaces, refresh, set_up
+from pyvirtd.drivers.qemu.saving import managed
 from pyvirtd.drivers.qemu.sockets import listen_socket
 from pyvirtd.drivers.qemu.status_file import remove_status
 from pyvirtd.errors import InternalError, OperationFailed, OperationInvalid, VirtError, from_os_error
@@ -371,6 +372,8 @@ async def _take_in(driver: "QemuDriver", dom: QemuDomain, flags: int, incoming: 
             driver.emit_lifecycle(dom, DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED)
             raise
     guest.phase = Phase.UP
+    if not incoming.used_up:
+        guest.restored = None
     await driver.save_status(dom)
 
 
@@ -439,7 +442,7 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     ending = guest.ending or Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
     try:
         await guest.monitor.close()
-        await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers, guest.group)
+        await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers, guest.group, guest.restored)
         await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending.reason.name.lower())
     except (VirtError, OSError) as exc:
         log.error("%s ended, and not all that it was given could be taken back: %s", dom.name, exc)
@@ -464,9 +467,14 @@ async def clean_up(
     labels: list[Label],
     helpers: Helpers,
     group: Group | None,
+    restored: StatusRestored | None,
 ) -> None:
     """Take back from the host all that a run was given, and tell the hooks: at the end of each that was up."""
     paths = driver.host.paths.qemu
+    try:  # first: while there is a status file, a later daemon tries again
+        await managed.remove_used(driver, dom, restored)
+    except VirtError as exc:
+        log.error("domain %s: its disks have outlived its managed save image: %s", dom.name, exc)
     await helpers.stop()
     await _remove_group(driver, live, group)
     await driver.functions.take_back(live)

@@ -312,6 +312,35 @@ def test_a_guest_that_has_all_of_its_image_goes_on(bare: SessionHost, resume: st
     bare.ok(f"destroy {BARE}")
 
 
+def test_a_used_up_image_goes_with_a_guest_that_ended_unseen(bare: SessionHost) -> None:
+    """The daemon died before it had removed the image, the guest ran on and ended."""
+    saved = bare.path(f"config/libvirt/qemu/save/{BARE}.save")
+    status = bare.path(f"run/libvirt/qemu/run/{BARE}.xml")
+    started(bare)
+    bare.ok(f"managedsave {BARE}")
+    image = saved.read_bytes()
+    bare.ok(f"start {BARE}")
+    bare.kill()
+    saved.write_bytes(image)
+    noted = f"<restored image='{saved}' resume='yes'/><domain "
+    status.write_text(status.read_text().replace("<domain ", noted, 1))
+    for pid in processes(bare, BARE):
+        os.kill(pid, 9)
+    eventually(lambda: not processes(bare, BARE))
+    bare.start()
+    eventually(lambda: state(bare, BARE).startswith("shut off"))
+    eventually(lambda: not saved.exists())
+
+
+def test_an_image_that_was_restored_by_its_path_stays(bare: SessionHost, image: Path) -> None:
+    started(bare)
+    bare.ok(f"save {BARE} {image}")
+    bare.ok(f"restore {image}")
+    assert "<restored" not in bare.path(f"run/libvirt/qemu/run/{BARE}.xml").read_text()
+    bare.ok(f"destroy {BARE}")
+    assert whole(image)
+
+
 @pytest.mark.parametrize("word", ["raw", "gzip"])
 def test_a_state_that_is_cut_off_leaves_nothing_behind(bare: SessionHost, image: Path, word: str) -> None:
     started(bare)
@@ -374,4 +403,23 @@ def test_the_image_is_roots_alone(host: SystemHost) -> None:
     found = host.path(f"/var/lib/libvirt/qemu/save/{BARE}.save").stat()
     assert (found.st_uid, found.st_mode & 0o777) == (0, 0o600)
     host.ok(f"start {BARE}")
+    host.ok(f"destroy {BARE}")
+
+
+def test_a_used_up_image_that_cannot_be_removed_goes_at_the_guests_end(host: SystemHost) -> None:
+    """And what it is in the way of, a new image, is not begun before."""
+    path = f"/var/lib/libvirt/qemu/save/{BARE}.save"
+    host.define(bare_domain(BARE))
+    host.ok(f"start {BARE}")
+    for word in ("managedsave", "destroy"):
+        host.ok(f"managedsave {BARE}")
+        assert host.run(["mount", "--bind", path, path]).returncode == 0  # nobody can remove it
+        host.ok(f"start {BARE}")
+        assert f"cannot remove managed save file '{path}': Device or resource busy" in host.log()
+        assert "Device or resource busy" in host.virsh(f"managedsave {BARE}").stderr
+        assert state(host, BARE) == "running (restored)"
+        assert host.run(["umount", path]).returncode == 0
+        host.ok(f"{word} {BARE}")
+        assert host.path(path).exists() is (word == "managedsave")
+        host.ok(f"start {BARE}")
     host.ok(f"destroy {BARE}")

@@ -1,18 +1,23 @@
 """Managed save images: one beside each domain, which its next start takes up."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtd.constants.domain import DomainUndefineFlagsValues
 from pyvirtd.constants.error import ErrorDomain as From
+from pyvirtd.core.jobs import Job
 from pyvirtd.drivers.qemu.domain import QemuDomain
-from pyvirtd.errors import OperationInvalid
+from pyvirtd.errors import OperationInvalid, from_os_error
+from pyvirtd.model.status import StatusRestored
 from pyvirtd.paths import QemuPaths
 from pyvirtd.util.files import durable_unlink, in_thread
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
+
+log = logging.getLogger(__name__)
 
 
 class Images:
@@ -50,10 +55,32 @@ async def require_image(driver: "QemuDriver", dom: QemuDomain) -> None:
 
 
 async def remove_image(driver: "QemuDriver", dom: QemuDomain) -> None:
-    """Remove the managed save image, if there is one."""
+    """Remove the managed save image, if there is one. Raises VirtError."""
     name = dom.name
-    await durable_unlink(driver.host.paths.qemu.save_file(name), missing_ok=True)
+    path = driver.host.paths.qemu.save_file(name)
+    try:
+        await durable_unlink(path, missing_ok=True)
+    except OSError as exc:
+        raise from_os_error(exc, f"cannot remove managed save file '{path}'", domain=From.QEMU) from exc
     driver.images.note(name, there=False)
+
+
+async def remove_used(driver: "QemuDriver", dom: QemuDomain, restored: StatusRestored | None) -> None:
+    """Remove the managed save image, if it is what a run came from: its disks are others now. Raises VirtError."""
+    if restored is not None and restored.image == str(driver.host.paths.qemu.save_file(dom.name)):
+        log.warning("domain %s: removing the managed save image that it was started from", dom.name)
+        await remove_image(driver, dom)
+
+
+async def make_room(driver: "QemuDriver", dom: QemuDomain, call: str) -> None:
+    """Before a new managed image comes, what the guest came from is gone, and no note of it left. Raises VirtError."""
+    if dom.running.restored is None:
+        return
+    async with dom.jobs.hold(Job.MODIFY, call):
+        guest = dom.running
+        await remove_used(driver, dom, guest.restored)
+        guest.restored = None
+        await driver.save_status(dom)
 
 
 async def check_undefine(driver: "QemuDriver", dom: QemuDomain, flags: int) -> None:

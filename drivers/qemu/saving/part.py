@@ -50,14 +50,14 @@ class Saved(SavePart[QemuDomain]):
     @accepts(SAVE_FLAGS)
     async def domain_save_flags(self, dom: QemuDomain, to: str, dxml: str | None, flags: int) -> None:
         wanted = Saving(Path(to), flags, dxml, save_format(self.driver, None))
-        await save(self.driver, dom, wanted, "DomainSaveFlags")
+        await self._save(dom, wanted, "DomainSaveFlags")
 
     @accepts(SAVE_FLAGS)
     async def domain_save_params(self, dom: QemuDomain, params: list[TypedParam], flags: int) -> None:
         given = _given(params, SAVE_PARAMS)
         path = Path(given[FILE]) if FILE in given else self._managed(dom)
         wanted = Saving(path, flags, given.get(DXML), save_format(self.driver, given.get(FORMAT)))
-        await save(self.driver, dom, wanted, "DomainSaveParams")
+        await self._save(dom, wanted, "DomainSaveParams")
 
     async def domain_restore(self, from_: str, consent: Consent) -> None:
         await self.domain_restore_flags(from_, None, 0, consent)
@@ -86,9 +86,16 @@ class Saved(SavePart[QemuDomain]):
     @accepts(SAVE_FLAGS)
     async def domain_managed_save(self, dom: QemuDomain, flags: int) -> None:
         wanted = Saving(self._managed(dom), flags, None, save_format(self.driver, None))
+        await self._save(dom, wanted, "DomainManagedSave")
+
+    async def _save(self, dom: QemuDomain, wanted: Saving, call: str) -> None:
+        if wanted.path != self.driver.host.paths.qemu.save_file(dom.name):
+            await save(self.driver, dom, wanted, call)
+            return
+        await managed.make_room(self.driver, dom, call)
         self.driver.images.note(dom.name, there=True)  # it counts from when the guest is gone
         try:
-            await save(self.driver, dom, wanted, "DomainManagedSave")
+            await save(self.driver, dom, wanted, call)
         except BaseException:
             await asyncio.shield(managed.has_image(self.driver, dom))
             raise

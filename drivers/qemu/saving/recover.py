@@ -1,6 +1,5 @@
 """A guest that was being saved, dumped or restored when the daemon died: it goes on."""
 
-import logging
 from typing import TYPE_CHECKING
 
 from pyvirtd.constants.domain import DomainPausedReason
@@ -9,15 +8,13 @@ from pyvirtd.drivers.qemu import dump
 from pyvirtd.drivers.qemu.domain import QemuDomain
 from pyvirtd.drivers.qemu.incoming import RESTORED
 from pyvirtd.drivers.qemu.pause import go_on
-from pyvirtd.drivers.qemu.saving.managed import remove_image
+from pyvirtd.drivers.qemu.saving.managed import remove_image, remove_used
 from pyvirtd.drivers.qemu.saving.save import SAVE_CANCELED
 from pyvirtd.drivers.qemu.saving.transfer import stop_transfer
 from pyvirtd.model.status import DomStatus, StatusRestored
 
 if TYPE_CHECKING:
     from pyvirtd.drivers.qemu.driver import QemuDriver
-
-log = logging.getLogger(__name__)
 
 STOPS_THE_GUEST = {LongJob.SAVE.value, LongJob.DUMP.value, LongJob.SNAPSHOT.value}
 # Why such a job stops the guest; what another reason stopped stays stopped. UNKNOWN: the daemon died before it noted
@@ -48,9 +45,6 @@ async def recover(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -> N
 
 async def _restored(driver: "QemuDriver", dom: QemuDomain, restored: StatusRestored, *, under_way: bool) -> None:
     """End the start of a guest that has all of its image."""
-    if restored.image == str(driver.host.paths.qemu.save_file(dom.name)):
-        log.warning("domain %s: removing the managed save image that it was started from", dom.name)
-        await remove_image(driver, dom)
-        await driver.save_status(dom)
+    await remove_used(driver, dom, restored)
     if under_way and restored.resume:
         await go_on(driver, dom, RESTORED)

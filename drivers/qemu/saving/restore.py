@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,7 @@ async def start_managed(driver: "QemuDriver", dom: QemuDomain, flags: int, calle
             _check_owner(dom, definition)
             pause = bool(flags & Create.PAUSED)
             incoming = _incoming(path, fd, image, definition, bypass=bool(flags & Create.BYPASS_CACHE), asked=pause)
+            incoming = replace(incoming, used_up=True)
             if not image.running:
                 flags |= Create.PAUSED
             await process.start(driver, dom, flags, caller, _with_cookie(image, definition), incoming)
@@ -119,7 +121,7 @@ async def start_managed(driver: "QemuDriver", dom: QemuDomain, flags: int, calle
         await remove_image(driver, dom)
         dom.running.restored = None
         await driver.save_status(dom)
-    except (OSError, VirtError) as exc:
+    except VirtError as exc:  # it is tried again when the guest ends
         log.error("domain %s runs, but its managed save image is still there: %s", dom.name, exc)
     return True
 
