@@ -187,6 +187,10 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
     guest.fake_reboot = status.fakereboot
     guest.own_cpu = status.cpu
     guest.fdsets = status.fdset or 0
+    guest.restored = status.restored
+    if status.job is not None and status.job.async_ != "none":
+        log.warning("domain %s: its job '%s' ended with the daemon that ran it", dom.name, status.job.async_)
+        guest.unfinished = status.job
     guest.phase = Phase.UP
     dom.live, dom.guest = status.domain, guest
     dom.agent_timeout = status.agent_timeout if status.agent_timeout is not None else -2
@@ -216,16 +220,14 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
             return
     monitor.start(lambda message: events.handle(driver, dom, message))
     with contextlib.suppress(VirtError):
-        await _reconcile(driver, dom, status)
-        await recover(driver, dom, status)
-    if status.job is not None and status.job.async_ != "none":
-        log.warning("domain %s: its job '%s' ended with the daemon that ran it", dom.name, status.job.async_)
+        await _reconcile(driver, dom)
+        await recover(driver, dom)
     with contextlib.suppress(VirtError):
         await driver.hook(dom, DomainOp.RECONNECT, status.domain)
 
 
-async def _reconcile(driver: "QemuDriver", dom: QemuDomain, status: DomStatus) -> None:
-    """What changed while nobody listened: QEMU's own state counts."""
+async def _reconcile(driver: "QemuDriver", dom: QemuDomain) -> None:
+    """What changed while nobody listened: QEMU's own state counts. Raises VirtError."""
     answer = await dom.monitor.execute("query-status")
     word, runs = str(answer.get("status")), bool(answer.get("running"))
     await refresh(driver, dom)

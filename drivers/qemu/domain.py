@@ -20,7 +20,7 @@ from pyvirtd.drivers.qemu.monitor import Monitor
 from pyvirtd.errors import OperationInvalid
 from pyvirtd.model.cpu import Cpu
 from pyvirtd.model.domain import DomainDef
-from pyvirtd.model.status import StatusRestored
+from pyvirtd.model.status import StatusJob, StatusRestored
 from pyvirtd.util.process import Process
 from pyvirtd.util.threads import close_fds
 
@@ -85,9 +85,8 @@ class Guest:
     autodestroy: Any = None
     taints: list[str] = field(default_factory=list)
     own_cpu: Cpu | None = None  # as the definition names it, where the live one says more
-    restored: StatusRestored | None = (
-        None  # the image that this run has read in full: until the start is over, or it is removed
-    )
+    restored: StatusRestored | None = None  # the image that this run has read: until the start is over, or it is gone
+    unfinished: StatusJob | None = None  # what an earlier daemon was doing with it, until that is ended
 
 
 class QemuDomain(DomainObject):

@@ -90,7 +90,7 @@ def _status_of(dom: QemuDomain, channels: Path) -> DomStatus:
         dbus_daemon=guest.helpers.has(DbusDaemon),
         pr_daemon=guest.helpers.has(ReservationHelper),
         vcpus=[StatusVcpu(id=vcpu, pid=thread) for vcpu, thread in sorted(guest.vcpu_threads.items())],
-        job=StatusJob(async_=job.kind.value) if job is not None else None,
+        job=StatusJob(async_=job.kind.value) if job is not None else guest.unfinished,
         fakereboot=guest.fake_reboot,
         lib_dir=str(guest.directory),
         channel_target_dir=str(channels),

@@ -404,6 +404,7 @@ def test_the_image_is_roots_alone(host: SystemHost) -> None:
     assert (found.st_uid, found.st_mode & 0o777) == (0, 0o600)
     host.ok(f"start {BARE}")
     host.ok(f"destroy {BARE}")
+    host.ok(f"undefine {BARE}")
 
 
 def test_a_used_up_image_that_cannot_be_removed_goes_at_the_guests_end(host: SystemHost) -> None:
@@ -415,7 +416,7 @@ def test_a_used_up_image_that_cannot_be_removed_goes_at_the_guests_end(host: Sys
         host.ok(f"managedsave {BARE}")
         assert host.run(["mount", "--bind", path, path]).returncode == 0  # nobody can remove it
         host.ok(f"start {BARE}")
-        assert f"cannot remove managed save file '{path}': Device or resource busy" in host.log()
+        eventually(lambda: f"cannot remove managed save file '{path}': Device or resource busy" in host.log())
         assert "Device or resource busy" in host.virsh(f"managedsave {BARE}").stderr
         assert state(host, BARE) == "running (restored)"
         assert host.run(["umount", path]).returncode == 0
@@ -423,3 +424,31 @@ def test_a_used_up_image_that_cannot_be_removed_goes_at_the_guests_end(host: Sys
         assert host.path(path).exists() is (word == "managedsave")
         host.ok(f"start {BARE}")
     host.ok(f"destroy {BARE}")
+    host.ok(f"undefine {BARE}")
+
+
+@pytest.mark.parametrize(
+    ("reason", "job", "after"), [("migration", "start", "running (restored)"), ("save", "save", RUNS_ON)]
+)
+def test_what_one_daemon_cannot_recover_the_next_one_does(host: SystemHost, reason: str, job: str, after: str) -> None:
+    """Two daemons that die in a row; the image that is in the way keeps the first from getting further."""
+    path, status = f"/var/lib/libvirt/qemu/save/{BARE}.save", host.path(f"/run/libvirt/qemu/{BARE}.xml")
+    host.define(bare_domain(BARE))
+    host.ok(f"start {BARE}")
+    host.ok(f"suspend {BARE}")
+    host.kill()
+    restored = f"<restored image='{path}' resume='yes'/>" if job == "start" else ""
+    noted = status.read_text().replace("reason='user'", f"reason='{reason}'")
+    status.write_text(noted.replace("<domain ", f"<job type='none' async='{job}'/>{restored}<domain ", 1))
+    host.write(path, "image")
+    assert host.run(["mount", "--bind", path, path]).returncode == 0  # nobody can remove it
+    host.start()
+    assert state(host, BARE).startswith("paused")
+    host.kill()
+    assert host.run(["umount", path]).returncode == 0
+    host.start()
+    eventually(lambda: state(host, BARE) == after)
+    eventually(lambda: "<job" not in status.read_text() and "<restored" not in status.read_text())
+    assert not host.path(path).exists()
+    host.ok(f"destroy {BARE}")
+    host.ok(f"undefine {BARE}")
