@@ -219,9 +219,13 @@ async def _take_up(driver: "QemuDriver", dom: QemuDomain, status: DomStatus, run
         if guest.phase >= Phase.FINISHING:
             return
     monitor.start(lambda message: events.handle(driver, dom, message))
-    with contextlib.suppress(VirtError):
-        await _reconcile(driver, dom)
-        await recover(driver, dom)
+    for step in (_reconcile, recover):
+        try:
+            await step(driver, dom)
+        except VirtError as exc:
+            if guest.phase >= Phase.FINISHING:
+                return
+            log.error("domain %s is not recovered: %s", dom.name, exc)
     with contextlib.suppress(VirtError):
         await driver.hook(dom, DomainOp.RECONNECT, status.domain)
 

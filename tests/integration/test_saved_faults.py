@@ -443,6 +443,7 @@ def test_what_one_daemon_cannot_recover_the_next_one_does(host: SystemHost, reas
     host.write(path, "image")
     assert host.run(["mount", "--bind", path, path]).returncode == 0  # nobody can remove it
     host.start()
+    eventually(lambda: f"is not recovered: cannot remove managed save file '{path}'" in host.log())
     assert state(host, BARE).startswith("paused")
     host.kill()
     assert host.run(["umount", path]).returncode == 0
