@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
@@ -441,11 +442,10 @@ async def finish(driver: "QemuDriver", dom: QemuDomain, guest: Guest) -> None:
     guest.phase = Phase.FINISHED
     ending = guest.ending or Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
     try:
-        await guest.monitor.close()
+        await _step(dom.name, guest.monitor.close)
         await clean_up(driver, dom, dom.live_def, guest.labels, guest.helpers, guest.group, guest.restored)
-        await in_thread(log_end, driver.host.paths.qemu.log_file(dom.name), ending.reason.name.lower())
-    except (VirtError, OSError) as exc:
-        log.error("%s ended, and not all that it was given could be taken back: %s", dom.name, exc)
+        log_path = driver.host.paths.qemu.log_file(dom.name)
+        await _step(dom.name, in_thread, log_end, log_path, ending.reason.name.lower())
     finally:
         driver.host.audit.send([audit_records.stopped(dom.live_def, _audit_word(ending))])
         _off(driver, dom, guest, ending.reason)
@@ -469,28 +469,45 @@ async def clean_up(
     group: Group | None,
     restored: StatusRestored | None,
 ) -> None:
-    """Take back from the host all that a run was given, and tell the hooks: at the end of each that was up."""
+    """Take back from the host all that a run was given, and tell the hooks: at the end of each that was up.
+
+    What fails is logged and keeps nothing else from being done.
+    """
     paths = driver.host.paths.qemu
-    try:  # first: while there is a status file, a later daemon tries again
-        await managed.remove_used(driver, dom, restored)
-    except VirtError as exc:
-        log.error("domain %s: its disks have outlived its managed save image: %s", dom.name, exc)
-    await helpers.stop()
-    await _remove_group(driver, live, group)
-    await driver.functions.take_back(live)
-    await driver.pci.take_back(live)
-    await shares.remove(live)
+    number = live.id if live.id is not None else dom.id
+    async with AsyncExitStack() as steps:  # the one that is named last is done first
+
+        def later(step: Callable[..., Awaitable[object]], *arguments: object, **options: object) -> None:
+            steps.push_async_callback(_step, dom.name, step, *arguments, **options)
+
+        later(remove_status, driver, dom)
+        later(transient.remove_overlays, live)
+        later(driver.ending_hooks, dom, live, restore_labels(labels))
+        later(close_interfaces, live)
+        steps.callback(driver.ports.release, live)
+        later(in_thread, remove_memory_directories, driver.config, paths, number, dom.name)
+        for path in (paths.channel_dir(number, dom.name), paths.domain_dir(number, dom.name)):
+            later(in_thread, shutil.rmtree, path, ignore_errors=True)
+        later(_remove_tpm, driver, dom, live)
+        later(shares.remove, live)
+        later(driver.pci.take_back, live)
+        later(driver.functions.take_back, live)
+        later(_remove_group, driver, live, group)
+        later(helpers.stop)
+        later(managed.remove_used, driver, dom, restored)
+
+
+async def _step(name: str, step: Callable[..., Awaitable[object]], *arguments: object, **options: object) -> None:
+    """One of the steps that follow a guest's end; where it fails that is logged."""
+    try:
+        await step(*arguments, **options)
+    except (VirtError, OSError) as exc:
+        log.error("%s ended, and not all that it was given could be taken back: %s", name, exc)
+
+
+async def _remove_tpm(driver: "QemuDriver", dom: QemuDomain, live: DomainDef) -> None:
     if not dom.persistent:
         await remove_tpm(driver, live)
-    number = live.id if live.id is not None else dom.id
-    for path in (paths.domain_dir(number, dom.name), paths.channel_dir(number, dom.name)):
-        await in_thread(shutil.rmtree, path, ignore_errors=True)
-    await in_thread(remove_memory_directories, driver.config, paths, number, dom.name)
-    driver.ports.release(live)
-    await close_interfaces(live)
-    await driver.ending_hooks(dom, live, restore_labels(labels))
-    await transient.remove_overlays(live)
-    await remove_status(driver, dom)
 
 
 async def _remove_group(driver: "QemuDriver", live: DomainDef, group: Group | None) -> None:
