@@ -18,6 +18,7 @@ DAEMON = "libvirtd"
 
 
 PCI_NOTE = ".pci"
+START_NOTE = ".start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,10 @@ class QemuPaths(FamilyPaths):
     def functions_note(self, short: str) -> Path:
         """What the virtual functions that a guest has as interfaces were kept to before."""
         return self.run / f"{short}.functions"
+
+    def start_note(self, short: str) -> Path:
+        """What a start that is under way has done to files that are not the guest's alone."""
+        return self.run / f"{short}{START_NOTE}"
 
     def vhost_user_gpu_pid(self, domain_id: int, name: str, alias: str) -> Path:
         return self.run / f"{short_name(domain_id, name)}-{alias}-vhost-user-gpu.pid"

@@ -26,7 +26,7 @@ from pyvirtd.constants.domain import (
 from pyvirtd.core.hooks import DomainOp
 from pyvirtd.core.jobs import LongJob
 from pyvirtd.core.security import domain_identity
-from pyvirtd.drivers.qemu import cgroups, events, placement, process, shares
+from pyvirtd.drivers.qemu import cgroups, events, placement, process, shares, start_notes
 from pyvirtd.drivers.qemu.domain import SHUT_DOWN, Guest, Phase, QemuDomain
 from pyvirtd.drivers.qemu.helpers import Helpers, end_orphans
 from pyvirtd.drivers.qemu.monitor import Monitor
@@ -35,7 +35,7 @@ from pyvirtd.drivers.qemu.saving.recover import recover
 from pyvirtd.drivers.qemu.status_file import state_of
 from pyvirtd.errors import VirtError
 from pyvirtd.model.status import DomStatus, read_status
-from pyvirtd.paths import SHORT_NAME_MAX, QemuPaths
+from pyvirtd.paths import SHORT_NAME_MAX, START_NOTE, QemuPaths
 from pyvirtd.util.files import in_thread, read_text, sweep_temporaries
 from pyvirtd.util.process import Process
 
@@ -57,10 +57,13 @@ async def adopt_all(driver: "QemuDriver") -> None:
     """
     paths = driver.host.paths.qemu
     texts = await in_thread(_read_all, paths.run)
-    for short in await in_thread(_end_unborn, paths):
+    unborn = await in_thread(_end_unborn, paths)
+    for short in unborn:
         await driver.functions.take_back_left(short)
         await driver.pci.take_back_left(short)
         await shares.remove_left(short)
+        await start_notes.undo_left(paths, short)
+    await in_thread(_forget_unborn, paths, unborn)
     tasks = [driver.host.tasks.start(_adopt_one(driver, name, text), f"adoption of {name}") for name, text in texts]
     if tasks:
         await asyncio.wait(tasks, timeout=PATIENCE_S)
@@ -96,8 +99,15 @@ def _end_unborn(paths: QemuPaths) -> list[str]:
                 _kill(int(entry.name))
     for path in stale:
         end_orphans(paths, path.name.removeprefix("domain-"))
-        shutil.rmtree(path, ignore_errors=True)
     return [path.name.removeprefix("domain-") for path in stale]
+
+
+def _forget_unborn(paths: QemuPaths, unborn: list[str]) -> None:
+    """Remove what such starts are known by, when nothing else is left of them; other notes of starts say no more."""
+    for short in unborn:
+        shutil.rmtree(paths.lib / f"domain-{short}", ignore_errors=True)
+    for note in paths.run.glob(f"*{START_NOTE}"):
+        note.unlink(missing_ok=True)
 
 
 def _kill(pid: int) -> None:

@@ -68,10 +68,12 @@ from pyvirtd.drivers.qemu.run_files import (
 from pyvirtd.drivers.qemu.runtime import close_interfaces, open_interfaces, refresh, set_up
 from pyvirtd.drivers.qemu.saving import managed
 from pyvirtd.drivers.qemu.sockets import listen_socket
+from pyvirtd.drivers.qemu.start_notes import StartNote
 from pyvirtd.drivers.qemu.status_file import remove_status
 from pyvirtd.errors import InternalError, OperationFailed, OperationInvalid, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.status import StatusRestored
+from pyvirtd.paths import short_name
 from pyvirtd.util.files import Owner, in_thread, make_directory
 from pyvirtd.util.process import Identity, Launch, Process, spawn
 
@@ -130,6 +132,9 @@ class Starting:
         reader = self.identity if driver.host.privileged else Identity(os.geteuid(), os.getegid())
         await check_presence(driver, self.dom, live, reader)
         await in_thread(detect_chains, live, reader, lent)
+        note = self.note = StartNote(self.paths, short_name(self.number, live.name))
+        self.undo.push_async_callback(note.end)
+        await note.begin(live)
         await transient.lay_over(live, self._owner, self.undo)
         fill_in(live, driver.config, self.paths, self.number)
         driver.ports.assign(live)
@@ -161,8 +166,9 @@ class Starting:
             self.undo.push_async_callback(helpers.stop)
             await helpers.start()
             labels = driver.labels(live)
-            await apply_labels(labels)
+            await apply_labels(labels, note.given)
             self.undo.push_async_callback(restore_labels, labels)
+            self.undo.push_async_callback(note.forget_files)
             await self._hook(DomainOp.START)
             process = await self._spawn(command, caps, [listener.fileno(), *context.fds])
         group: Group | None = None
@@ -307,6 +313,7 @@ async def start(
         undo.push_async_callback(_abandon, driver, dom, guest)
         # From here on a daemon that dies leaves a note of the half-started guest for the next one.
         await driver.save_status(dom)
+        await starting.note.end()
         await in_thread(write_pid, driver.host.paths.qemu.pid_file(dom.name), guest.process.pid)
         await starting.connect(guest)
         guest.monitor.start(lambda message: events.handle(driver, dom, message))

@@ -5,6 +5,7 @@ The live definition names the overlay, with the image below it; that is how a la
 
 import logging
 import os
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -39,6 +40,19 @@ async def remove_overlays(live: DomainDef) -> None:
             continue
         if (overlay := _overlay(below.file or "", live.name)) == Path(top.file or ""):
             await in_thread(_remove, overlay)
+
+
+def missing_overlays(live: DomainDef) -> list[Path]:
+    """Those that a start is going to make, as far as nobody else's file is in their way. Blocks."""
+    images = [disk.source for disk in live.devices.disk if disk.transient is not None]
+    overlays = [_overlay(one.file or "", live.name) for one in images if isinstance(one, FileSource)]
+    return [overlay for overlay in overlays if overlay.is_absolute() and not os.path.lexists(overlay)]
+
+
+def remove_files(overlays: Iterable[Path]) -> None:
+    """Remove the overlays of a start that was cut short. Blocks."""
+    for overlay in overlays:
+        _remove(overlay)
 
 
 def _overlay(image: str, name: str) -> Path:

@@ -15,7 +15,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -66,14 +66,16 @@ def parse_label(text: str) -> Owner:
     return Owner(user_id(user), group_id(group))
 
 
-def apply(labels: Sequence[Label]) -> None:
-    """Give the files to their users; on an error all are as they were. Raises VirtError."""
+def apply(labels: Sequence[Label], given: Callable[[Label], None] | None = None) -> None:
+    """Give the files to their users, `given` told of each; on an error all are as they were. Raises VirtError."""
     done: list[Label] = []
     try:
         owners = {text: parse_label(text) for text in {label.label for label in labels}}
         for label in labels:
             _give(label, owners[label.label])
             done.append(label)
+            if given is not None:
+                given(label)
     except BaseException:
         restore(reversed(done))
         raise

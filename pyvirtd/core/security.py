@@ -68,10 +68,10 @@ class Credentials:
         return f"+{self.identity.uid}:+{self.identity.gid}"
 
 
-async def apply_labels(labels: Sequence[Label]) -> None:
-    """Give the guest its files; on an error none is changed. Raises VirtError."""
+async def apply_labels(labels: Sequence[Label], given: Callable[[Label], None] | None = None) -> None:
+    """Give the guest its files, a thread telling `given` of each; on an error none is changed. Raises VirtError."""
     if labels:
-        await in_thread(ownership.apply, labels)
+        await in_thread(ownership.apply, labels, given)
 
 
 async def restore_labels(labels: Sequence[Label]) -> None:
