@@ -18,6 +18,7 @@ DAEMON = "libvirtd"
 
 
 PCI_NOTE = ".pci"
+FUNCTIONS_NOTE = ".functions"
 START_NOTE = ".start"
 
 
@@ -178,7 +179,7 @@ class QemuPaths(FamilyPaths):
 
     def functions_note(self, short: str) -> Path:
         """What the virtual functions that a guest has as interfaces were kept to before."""
-        return self.run / f"{short}.functions"
+        return self.run / f"{short}{FUNCTIONS_NOTE}"
 
     def start_note(self, short: str) -> Path:
         """What a start that is under way has done to files that are not the guest's alone."""

@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import signal
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ from pyvirtd.drivers.qemu.saving.recover import recover
 from pyvirtd.drivers.qemu.status_file import state_of
 from pyvirtd.errors import VirtError
 from pyvirtd.model.status import DomStatus, read_status
-from pyvirtd.paths import SHORT_NAME_MAX, START_NOTE, QemuPaths
+from pyvirtd.paths import FUNCTIONS_NOTE, PCI_NOTE, SHORT_NAME_MAX, START_NOTE, QemuPaths, short_name
 from pyvirtd.util.files import in_thread, read_text, sweep_temporaries
 from pyvirtd.util.process import Process
 
@@ -56,28 +57,48 @@ async def adopt_all(driver: "QemuDriver") -> None:
     A guest that does not answer holds up the daemon's start for PATIENCE_S, and is waited for in the background.
     """
     paths = driver.host.paths.qemu
-    texts = await in_thread(_read_all, paths.run)
+    found = await in_thread(_read_all, paths.run)
+    for status in found.values():
+        if status is not None:
+            driver.pci.adopt(status.domain)
     unborn = await in_thread(_end_unborn, paths)
-    for short in unborn:
+    for short in await in_thread(_over, paths.run, found):
         await driver.functions.take_back_left(short)
         await driver.pci.take_back_left(short)
+    for short in unborn:
         await shares.remove_left(short)
         await start_notes.undo_left(paths, short)
     await in_thread(_forget_unborn, paths, unborn)
-    tasks = [driver.host.tasks.start(_adopt_one(driver, name, text), f"adoption of {name}") for name, text in texts]
+    tasks = [
+        driver.host.tasks.start(_adopt_one(driver, name, status), f"adoption of {name}")
+        for name, status in found.items()
+        if status is not None
+    ]
     if tasks:
         await asyncio.wait(tasks, timeout=PATIENCE_S)
 
 
-def _read_all(directory: Path) -> list[tuple[str, str]]:
+def _read_all(directory: Path) -> dict[str, DomStatus | None]:
+    """What the status files say, by the guests' names; None for one that cannot be read."""
     sweep_temporaries(directory)
-    found = []
+    found: dict[str, DomStatus | None] = {}
     for path in sorted(directory.glob("*.xml")):
+        found[path.stem] = None
         try:
-            found.append((path.stem, read_text(path, 16 << 20)))
-        except OSError as exc:
+            found[path.stem] = read_status(read_text(path, 16 << 20))
+        except (OSError, VirtError) as exc:
             log.error("%s is left alone: %s", path, exc)
+        except Exception:  # one guest must not keep the others from being found
+            log.exception("%s is left alone", path)
     return found
+
+
+def _over(directory: Path, found: Mapping[str, DomStatus | None]) -> list[str]:
+    """The runs that have notes of devices and are over: no status file is theirs, or could be."""
+    run = {short_name(one.domain.id or 0, name) for name, one in found.items() if one is not None}
+    unknown = {name[:SHORT_NAME_MAX] for name, one in found.items() if one is None}
+    noted = {path.stem for suffix in (PCI_NOTE, FUNCTIONS_NOTE) for path in directory.glob(f"*{suffix}")}
+    return sorted(short for short in noted - run if short.partition("-")[2] not in unknown)
 
 
 def _end_unborn(paths: QemuPaths) -> list[str]:
@@ -122,9 +143,9 @@ def _kill(pid: int) -> None:
         os.close(pidfd)
 
 
-async def _adopt_one(driver: "QemuDriver", name: str, text: str) -> None:
+async def _adopt_one(driver: "QemuDriver", name: str, status: DomStatus) -> None:
     try:
-        await _adopt(driver, name, read_status(text))
+        await _adopt(driver, name, status)
     except VirtError as exc:
         log.error("the status of domain '%s' is left alone: %s", name, exc)
     except Exception:  # one guest must not keep the others from being found

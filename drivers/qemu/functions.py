@@ -1,7 +1,8 @@
 """What <interface type='hostdev'> says of its virtual function: MAC, VLAN and virtualport, given and given back.
 
 What a card kept a function to before is noted in a file before it is changed, so that a daemon that was killed
-meanwhile gives it back when it is started again. Cards are in `core.virtual_functions`; no test has one.
+meanwhile gives it back when it is started again. What could not be given back stays noted: for a later daemon, or for
+the next guest that gets the function. Cards are in `core.virtual_functions`; no test has one.
 https://libvirt.org/formatdomain.html#pci-passthrough
 """
 
@@ -21,7 +22,7 @@ from pyvirtd.drivers.qemu.assigned import host_nets
 from pyvirtd.errors import ConfigUnsupported, InternalError, OperationTimeout, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.net import Virtualport, VirtualportType, Vlan
-from pyvirtd.paths import QemuPaths, short_name
+from pyvirtd.paths import FUNCTIONS_NOTE, QemuPaths, short_name
 from pyvirtd.util.files import in_thread
 from pyvirtd.util.threads import in_own_thread
 
@@ -102,7 +103,7 @@ class VirtualFunctions:
             function = await in_thread(virtual_functions.find, self._bus.device(one.device))
             before = await self._timed(function, partial(virtual_functions.read, function, self._ask))
             kept.append(Kept(function, before, one.profile, instance))
-        await in_thread(_write, note, kept)
+        await in_thread(_take_over, note, kept)
         for one, (function, *_) in zip(asked, kept, strict=True):
             if one.profile is not None:
                 await self._connect(function, one.profile, instance)
@@ -115,8 +116,9 @@ class VirtualFunctions:
 
     async def take_back_left(self, number_and_name: str) -> None:
         """The same, of a guest of which no more is known."""
-        note = self._note(number_and_name)
-        for function, settings, profile, instance in await in_thread(_read, note):
+        note, failed = self._note(number_and_name), []
+        for kept in await in_thread(_read, note):
+            function, settings, profile, instance = kept
             try:
                 if profile is not None:
                     await self._port(function, PortRequest.DISASSOCIATE, profile, instance)
@@ -124,7 +126,8 @@ class VirtualFunctions:
                     await self._set(function, settings)
             except VirtError as exc:
                 log.error("virtual function %d of '%s': %s", function.number, function.link, exc)
-        await in_thread(note.unlink, missing_ok=True)
+                failed.append(kept)
+        await in_thread(_keep, note, failed)
 
     # --- steps -------------------------------------------------------------------------------------------------
 
@@ -179,6 +182,33 @@ def _write(note: Path, kept: list[Kept]) -> None:
         note.write_text("".join(lines))
     except OSError as exc:
         raise from_os_error(exc, f"cannot write '{note}'") from exc
+
+
+def _keep(note: Path, kept: list[Kept]) -> None:
+    """Leave no more in a note; without any it goes. What fails is logged."""
+    try:
+        if kept:
+            _write(note, kept)
+        else:
+            note.unlink(missing_ok=True)
+    except (OSError, VirtError) as exc:
+        log.error("'%s' is not up to date: %s", note, exc)
+
+
+def _take_over(own: Path, kept: list[Kept]) -> None:
+    """Write a guest's note, to which goes what other notes say of its functions: it is still to be done.
+
+    A function that they know is to have in the end what they say, not what their guest left it. Raises VirtError.
+    """
+    mine = {one.function for one in kept}
+    others = {note: _read(note) for note in own.parent.glob(f"*{FUNCTIONS_NOTE}") if note != own}
+    left = [one for note in others.values() for one in note if one.function in mine]
+    settled = {one.function for one in left if one.profile is None}
+    _write(own, [one for one in kept if one.profile is not None or one.function not in settled] + left)
+    for note, rows in others.items():
+        rest = [one for one in rows if one.function not in mine]
+        if len(rest) < len(rows):
+            _keep(note, rest)
 
 
 def _read(note: Path) -> list[Kept]:

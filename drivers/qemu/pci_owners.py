@@ -2,13 +2,14 @@
 
 A device that is to be managed is bound to a driver of the VFIO family before QEMU runs. Which ones are moved is noted
 in a file before the first of them is, so that a daemon that was killed meanwhile gives them back when it is started
-again; <origstates> of the live definition says the same to libvirtd, and is used where there is no such file.
+again; <origstates> of the live definition says the same to libvirtd, and is used where there is no such file. What
+could not be given back stays noted: for a later daemon, or for the next guest that gets the device.
 """
 
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pyvirtd.constants.error import ErrorDomain as From
@@ -25,7 +26,7 @@ from pyvirtd.errors import (
 )
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.hostdev import PciBackend
-from pyvirtd.paths import QemuPaths, short_name
+from pyvirtd.paths import PCI_NOTE, QemuPaths, short_name
 from pyvirtd.util.files import in_thread
 from pyvirtd.util.process import run
 from pyvirtd.util.threads import in_own_thread
@@ -54,9 +55,12 @@ class PciOwners:
         self._claim(live.name, devices, await in_thread(self._siblings, devices))
         try:
             plan = {device.name: await self._plan(device) for device in devices if device.managed}
-            moves = {name: before for name, (_, before) in plan.items()}
+            note = self._note(live)
+            left = await in_thread(_left, note, {device.name for device in devices})
+            moves = {name: left.get(name, before) for name, (_, before) in plan.items()}
             note_moves(live, moves)
-            await in_thread(_write, self._note(live), moves)
+            await in_thread(_write, note, moves)
+            await in_thread(_strike, note, {device.name for device in devices})
             for name, (driver, _) in plan.items():
                 await self._timed(name, self.bus.bind, name, driver)
         except BaseException:
@@ -76,10 +80,10 @@ class PciOwners:
                     del self._owners[device.name]
 
     async def take_back_left(self, number_and_name: str) -> None:
-        """Give back what the start of a guest that never was had taken when its daemon was killed."""
+        """Give back what a run that is over had and nobody else has: its daemon was killed, or could not do it."""
         note = self._paths.pci_note(number_and_name)
-        moved = await in_thread(_read, note)
-        await self._give_back(note, moved or {})
+        moved = await in_thread(_read, note) or {}
+        await self._give_back(note, {name: before for name, before in moved.items() if name not in self._owners})
 
     def adopt(self, live: DomainDef) -> None:
         """Note whose the devices of a guest are that is found running."""
@@ -149,12 +153,15 @@ class PciOwners:
         )
 
     async def _give_back(self, note: Path, moved: Mapping[str, Before]) -> None:
+        """Give devices back; those that could not be stay in the note."""
+        failed = {}
         for name, before in reversed(list(moved.items())):
             try:
                 await self._timed(name, self.bus.give_back, name, before)
             except VirtError as exc:
                 log.error("%s", exc)
-        await in_thread(note.unlink, missing_ok=True)
+                failed[name] = before
+        await in_thread(_keep, note, failed)
 
     async def _timed(self, name: str, move: object, *arguments: object) -> None:
         """Have the kernel move a device. It may keep the thread that asks for good. Raises VirtError."""
@@ -192,6 +199,31 @@ def _write(note: Path, moved: Mapping[str, Before]) -> None:
         note.write_text("".join(f"{line}\n" for line in lines))
     except OSError as exc:
         raise from_os_error(exc, f"cannot write '{note}'") from exc
+
+
+def _keep(note: Path, moved: Mapping[str, Before]) -> None:
+    """Leave no more in a note; without any it goes. What fails is logged."""
+    try:
+        if moved:
+            _write(note, moved)
+        else:
+            note.unlink(missing_ok=True)
+    except (OSError, VirtError) as exc:
+        log.error("'%s' is not up to date: %s", note, exc)
+
+
+def _left(own: Path, names: Collection[str]) -> dict[str, Before]:
+    """What other notes say of these devices, which no running guest has: it is still to be done."""
+    notes = [_read(note) or {} for note in own.parent.glob(f"*{PCI_NOTE}") if note != own]
+    return {name: before for moved in notes for name, before in moved.items() if name in names}
+
+
+def _strike(own: Path, names: Collection[str]) -> None:
+    """Remove these devices from all other notes."""
+    for note in own.parent.glob(f"*{PCI_NOTE}"):
+        moved = _read(note) or {}
+        if note != own and not moved.keys().isdisjoint(names):
+            _keep(note, {name: before for name, before in moved.items() if name not in names})
 
 
 def _read(note: Path) -> dict[str, Before] | None:

@@ -123,6 +123,40 @@ def test_daemon_that_was_killed_gives_back_when_it_is_there_again(owner: Virtual
     asyncio.run(later.take_back_left("1-one"))  # nothing is left to do
 
 
+def test_what_cannot_be_given_back_is_left_to_a_later_daemon(owner: VirtualFunctions, kernel: Kernel) -> None:
+    live = domain(net(5) + net(6))
+    asyncio.run(owner.give(live))
+    kernel.fails_at = 0
+    asyncio.run(owner.take_back(live))
+    assert kernel.settings[0] != BEFORE
+    assert kernel.settings[1] == Settings(bytes(6), 0)
+    kernel.fails_at = -1
+    asyncio.run(VirtualFunctions(owner._paths, owner._bus, HOST, kernel).take_back_left("1-one"))
+    assert kernel.settings[0] == BEFORE
+    assert not list(owner._paths.run.iterdir())
+
+
+@pytest.mark.parametrize("port", [False, True])
+def test_what_cannot_be_given_back_goes_with_the_functions_next_guest(
+    owner: VirtualFunctions, kernel: Kernel, *, port: bool
+) -> None:
+    live = domain(net(5) + net(6))
+    asyncio.run(owner.give(live))
+    kernel.fails_at = 0
+    asyncio.run(owner.take_back(live))
+    kernel.fails_at = -1
+    if port:
+        kernel.responses = [PortResponse.IN_PROGRESS, PortResponse.SUCCESS]
+    live = domain(net(5, QBH if port else ""))
+    live.id = 2
+    asyncio.run(owner.give(live))
+    assert [path.name for path in owner._paths.run.iterdir()] == ["2-one.functions"]
+    asyncio.run(owner.take_back(live))
+    assert kernel.settings[0] == BEFORE
+    assert [request for request, *_ in kernel.requests] == ([2, 3] if port else [])
+    assert not list(owner._paths.run.iterdir())
+
+
 def test_start_that_fails_halfway_has_a_note_of_all(owner: VirtualFunctions, kernel: Kernel) -> None:
     kernel.fails_at = 1
     live = domain(net(5) + net(6))

@@ -15,7 +15,7 @@ from pyvirtd.core.host_pci import Before
 from pyvirtd.drivers.qemu import pci_owners
 from pyvirtd.drivers.qemu.assigned import assigned, locked_memory, vfio_groups
 from pyvirtd.drivers.qemu.pci_owners import PciOwners
-from pyvirtd.errors import OperationTimeout, VirtError
+from pyvirtd.errors import InternalError, OperationTimeout, VirtError
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.status import STATUS_VIEW
 from pyvirtd.paths import Paths
@@ -208,6 +208,44 @@ def test_start_that_was_cut_short_gives_back(owners: PciOwners, bus: FakeBus, tm
     assert drivers(bus) == ["e1000e", "e1000e", None]
     assert f"unbind {SECOND}" not in bus.writes
     assert not list(owners._paths.run.iterdir())
+
+
+def stuck(owners: PciOwners, bus: FakeBus, live: DomainDef) -> None:
+    """The guest ends, and its devices cannot be given back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bus, "give_back", lambda *_: (_ for _ in ()).throw(InternalError("no")))
+        asyncio.run(owners.take_back(live))
+    assert drivers(bus)[0] == "vfio-pci"
+
+
+def test_what_cannot_be_given_back_is_left_to_a_later_daemon(owners: PciOwners, bus: FakeBus, tmp_path: Path) -> None:
+    stuck(owners, bus, give(owners, domain(hostdev())))
+    asyncio.run(again(tmp_path, bus).take_back_left("1-one"))
+    assert drivers(bus)[0] == "e1000e"
+    assert not list(owners._paths.run.iterdir())
+
+
+def test_what_cannot_be_given_back_goes_with_the_devices_next_guest(
+    owners: PciOwners, bus: FakeBus, tmp_path: Path
+) -> None:
+    stuck(owners, bus, give(owners, domain(hostdev() + hostdev(6))))
+    live = give(owners, domain(hostdev(), "two", 2))
+    later = again(tmp_path, bus)
+    later.adopt(live)
+    asyncio.run(later.take_back_left("1-one"))  # of which the second device alone is left
+    assert drivers(bus) == ["vfio-pci", "e1000e", None]
+    asyncio.run(later.take_back(live))
+    assert drivers(bus)[0] == "e1000e"
+    assert not list(owners._paths.run.iterdir())
+
+
+def test_device_of_a_running_guest_is_not_given_back(owners: PciOwners, bus: FakeBus, tmp_path: Path) -> None:
+    """libvirtd has given it to another guest, of whom the old note knows nothing."""
+    stuck(owners, bus, give(owners, domain(hostdev())))
+    later = again(tmp_path, bus)
+    later.adopt(domain(hostdev(), "two", 2))
+    asyncio.run(later.take_back_left("1-one"))
+    assert drivers(bus)[0] == "vfio-pci"
 
 
 def test_kernel_that_does_not_answer_is_not_waited_for(
