@@ -33,7 +33,8 @@ from pyvirtd.paths import QemuPaths
 
 log = logging.getLogger(__name__)
 
-LIVED_S = 5.0  # one that dies sooner after it was started again is left alone
+LIVED_S = 5.0  # one that dies sooner is not started again at once
+PAUSE_S, PAUSE_MAX_S = 1.0, 60.0  # between starts that fail
 
 # The names by which helpers are known in a list of processes.
 PROGRAMS = frozenset(
@@ -71,7 +72,7 @@ class Helpers:
     def __init__(self, run: Run | None = None) -> None:
         self._name = run.name if run is not None else ""
         self._helpers = list(helpers_of(run)) if run is not None else []
-        self._ending = False
+        self._watches: list[asyncio.Task[None]] = []
 
     def open(self, context: Context, ours: ExitStack) -> None:
         """Make what the command line needs of them; `ours` closes it."""
@@ -108,34 +109,43 @@ class Helpers:
     def watch(self, tasks: Tasks, again: Callable[[], Awaitable[None]]) -> None:
         """Report a helper that ends although its guest has not; `again`: told when one of them was started again."""
         for helper in self._helpers:
-            if helper.process is not None:
-                tasks.start(self._watch(helper, again), f"{helper.title} of {self._name}")
+            if helper.process is not None or helper.restarts:
+                self._watches.append(tasks.start(self._watch(helper, again), f"{helper.title} of {self._name}"))
 
     async def _watch(self, helper: Helper, again: Callable[[], Awaitable[None]]) -> None:
+        """Follow a helper until `stop`; one that restarts is started again, after a longer pause each time it fails."""
         loop = asyncio.get_running_loop()
-        process, since = helper.process, loop.time() - LIVED_S
-        while process is not None:
-            code = await process.wait()
-            if self._ending:
+        pause_s = 0.0
+        while True:
+            if helper.process is not None:
+                since = loop.time()
+                code = await helper.process.wait()
+                # QEMU itself ends some by closing their socket, a moment before it is seen to be gone.
+                log.info("domain %s: %s ended with %s", self._name, helper.title, code)
+                if loop.time() - since >= LIVED_S:
+                    pause_s = 0.0
+            if not helper.restarts:
                 return
-            # QEMU itself ends some by closing their socket, a moment before it is seen to be gone.
-            log.info("domain %s: %s ended with %s", self._name, helper.title, code)
-            if not helper.restarts or loop.time() - since < LIVED_S:
-                return
-            since = loop.time()
+            await asyncio.sleep(pause_s)
+            pause_s = min(max(2 * pause_s, PAUSE_S), PAUSE_MAX_S)
+            await helper.end()
             try:
                 await helper.start()
-                await again()
             except VirtError as exc:
                 log.error("domain %s: %s is not started again: %s", self._name, helper.title, exc)
-                return
-            if self._ending:  # meanwhile
-                await helper.stop()
-            process = helper.process
+                await helper.end()
+                continue
+            try:
+                await again()
+            except VirtError as exc:
+                log.error("domain %s: %s is not with its guest: %s", self._name, helper.title, exc)
 
     async def stop(self) -> None:
         """End all, the last first, and remove their files."""
-        self._ending = True
+        for watch in self._watches:
+            watch.cancel()
+        if self._watches:  # what one of them is starting is ended below
+            await asyncio.wait(self._watches)
         for helper in reversed(self._helpers):
             await helper.stop()
 

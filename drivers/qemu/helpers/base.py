@@ -65,7 +65,7 @@ class Helper(ABC):
     """One helper of one run.
 
     `title` is what the log calls it; `program` the name of its executable, by which it is known again; `pid_file` and
-    `leftovers` are removed when it has ended. One that `restarts` is started again when it dies before its guest.
+    `leftovers` are removed when it has ended. One that `restarts` is started again whenever it dies before its guest.
     """
 
     title: str
@@ -107,6 +107,9 @@ class Helper(ABC):
             os.close(fd)
         try:
             await in_thread(self.pid_file.write_text, f"{self.process.pid}\n")
+        except OSError as exc:
+            raise from_os_error(exc, f"cannot write '{self.pid_file}'") from exc
+        try:
             if socket is not None:
                 await self._wait_for(socket)
         except (TimeoutError, ProcessLookupError):
@@ -153,19 +156,26 @@ class Helper(ABC):
         self.process = found
         return True
 
+    async def end(self) -> None:
+        """End its process. Of one that has ended nothing is left to do."""
+        process = self.process
+        if process is None:
+            return
+        for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
+            process.send_signal(number)
+            try:
+                async with asyncio.timeout(seconds):
+                    await process.wait()
+                    break
+            except TimeoutError:
+                log.warning("%s: %s does not end by %s", self.run.name, self.program, number.name)
+        process.close()
+        if self.process is process:
+            self.process = None
+
     async def stop(self) -> None:
-        """End it, and remove what it leaves. Of one that has been stopped nothing is left to do."""
-        process, self.process = self.process, None
-        if process is not None:
-            for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
-                process.send_signal(number)
-                try:
-                    async with asyncio.timeout(seconds):
-                        await process.wait()
-                        break
-                except TimeoutError:
-                    log.warning("%s: %s does not end by %s", self.run.name, self.program, number.name)
-            process.close()
+        """End it, and remove what it leaves."""
+        await self.end()
         await in_thread(_unlink_all, [self.pid_file, *self.leftovers()])
 
 

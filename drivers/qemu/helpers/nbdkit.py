@@ -19,7 +19,7 @@ from pyvirtd.drivers.qemu.command.firmware import PFLASH1
 from pyvirtd.drivers.qemu.command.secrets import value_of
 from pyvirtd.drivers.qemu.command.storage import by_nbdkit
 from pyvirtd.drivers.qemu.helpers.base import Helper, Run, find_program
-from pyvirtd.errors import InternalError, VirtError
+from pyvirtd.errors import InternalError, VirtError, from_os_error
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.storage import AnySource, Auth, NetworkSource, SshIdentity
 from pyvirtd.util.files import atomic_write, in_thread
@@ -86,9 +86,12 @@ class Nbdkit(Helper):
 
     async def start(self) -> None:
         binary = await in_thread(find_program, "nbdkit")
-        await in_thread(self.socket.unlink, missing_ok=True)
-        if self.password is not None:
-            await atomic_write(self.password_file, self.password, owner=self.run.owner)
+        try:
+            await in_thread(self.socket.unlink, missing_ok=True)
+            if self.password is not None:
+                await atomic_write(self.password_file, self.password, owner=self.run.owner)
+        except OSError as exc:
+            raise from_os_error(exc, f"cannot make the files of nbdkit for '{self.served.source.name}'") from exc
         password = str(self.password_file) if await in_thread(self.password_file.exists) else None
         argv = [binary, *arguments(self.served, str(self.socket), password)]
         identity = self.served.source.ssh_identity

@@ -174,8 +174,10 @@ def test_guest_reads_and_writes_the_image(host: SystemHost, guest: Guest, ssh: S
         assert host.path(IMAGE).read_bytes()[512:519] == b"written"
         assert os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam(host.qemu_user).pw_uid
         host.kill()
+        os.kill(pid, signal.SIGKILL)
         host.start()
         assert host.ok("domstate tiny") == "running"
+        eventually(lambda: serving(host, "tiny") not in ([], [pid]))
     finally:
         host.ok("destroy tiny")
     assert serving(host, "tiny") == []
