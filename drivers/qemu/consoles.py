@@ -10,6 +10,7 @@ import os
 import socket
 import termios
 import tty
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -123,16 +124,16 @@ def find_channel(live: DomainDef, name: str | None) -> Channel:
 # --- opened devices ---------------------------------------------------------------------------------------------
 
 
-class Opened:
+class Opened(ABC):
     """A device that bytes go through; `fd` does not block, and is -1 when closed."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.fd = -1
 
+    @abstractmethod
     async def open(self) -> None:
-        """Open the device for this session alone. Raises VirtError."""
-        raise NotImplementedError
+        """Open the device for this client alone. Raises VirtError."""
 
     async def close(self) -> None:
         """Let go of the device."""

@@ -19,7 +19,8 @@ from pyvirtd.core import netlink, virtual_functions
 from pyvirtd.core.host_pci import PciBus
 from pyvirtd.core.virtual_functions import Function, PortRequest, PortResponse, Settings
 from pyvirtd.drivers.qemu.assigned import host_nets
-from pyvirtd.errors import ConfigUnsupported, InternalError, OperationTimeout, VirtError, from_os_error
+from pyvirtd.drivers.qemu.notes import keep_in_note, write_note
+from pyvirtd.errors import ConfigUnsupported, InternalError, OperationTimeout, VirtError
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.net import Virtualport, VirtualportType, Vlan
 from pyvirtd.paths import FUNCTIONS_NOTE, QemuPaths, short_name
@@ -127,7 +128,7 @@ class VirtualFunctions:
             except VirtError as exc:
                 log.error("virtual function %d of '%s': %s", function.number, function.link, exc)
                 failed.append(kept)
-        await in_thread(_keep, note, failed)
+        await in_thread(keep_in_note, note, _lines(failed))
 
     # --- steps -------------------------------------------------------------------------------------------------
 
@@ -173,26 +174,12 @@ class VirtualFunctions:
 # --- the note: a line a function ----------------------------------------------------------------------------------
 
 
-def _write(note: Path, kept: list[Kept]) -> None:
+def _lines(kept: list[Kept]) -> list[str]:
     lines = []
     for (link, number), (mac, vlan, priority), profile, instance in kept:
         port = NO_PROFILE if profile is None else f"+{profile.encode().hex()}"
-        lines.append(f"{link} {number} {mac.hex()} {vlan} {priority} {port} {instance}\n")
-    try:
-        note.write_text("".join(lines))
-    except OSError as exc:
-        raise from_os_error(exc, f"cannot write '{note}'") from exc
-
-
-def _keep(note: Path, kept: list[Kept]) -> None:
-    """Leave no more in a note; without any it goes. What fails is logged."""
-    try:
-        if kept:
-            _write(note, kept)
-        else:
-            note.unlink(missing_ok=True)
-    except (OSError, VirtError) as exc:
-        log.error("'%s' is not up to date: %s", note, exc)
+        lines.append(f"{link} {number} {mac.hex()} {vlan} {priority} {port} {instance}")
+    return lines
 
 
 def _take_over(own: Path, kept: list[Kept]) -> None:
@@ -204,11 +191,12 @@ def _take_over(own: Path, kept: list[Kept]) -> None:
     others = {note: _read(note) for note in own.parent.glob(f"*{FUNCTIONS_NOTE}") if note != own}
     left = [one for note in others.values() for one in note if one.function in mine]
     settled = {one.function for one in left if one.profile is None}
-    _write(own, [one for one in kept if one.profile is not None or one.function not in settled] + left)
+    mine_now = [one for one in kept if one.profile is not None or one.function not in settled]
+    write_note(own, _lines(mine_now + left))
     for note, rows in others.items():
         rest = [one for one in rows if one.function not in mine]
         if len(rest) < len(rows):
-            _keep(note, rest)
+            keep_in_note(note, _lines(rest))
 
 
 def _read(note: Path) -> list[Kept]:

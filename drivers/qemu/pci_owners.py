@@ -16,13 +16,13 @@ from pyvirtd.constants.error import ErrorDomain as From
 from pyvirtd.core.host_pci import VFIO_PCI, Before, PciBus
 from pyvirtd.core.virtual_functions import is_function
 from pyvirtd.drivers.qemu.assigned import Assigned, assigned, note_moves, noted_moves
+from pyvirtd.drivers.qemu.notes import keep_in_note, write_note
 from pyvirtd.errors import (
     ConfigUnsupported,
     OperationFailed,
     OperationInvalid,
     OperationTimeout,
     VirtError,
-    from_os_error,
 )
 from pyvirtd.model.domain import DomainDef
 from pyvirtd.model.hostdev import PciBackend
@@ -59,7 +59,7 @@ class PciOwners:
             left = await in_thread(_left, note, {device.name for device in devices})
             moves = {name: left.get(name, before) for name, (_, before) in plan.items()}
             note_moves(live, moves)
-            await in_thread(_write, note, moves)
+            await in_thread(write_note, note, _lines(moves))
             await in_thread(_strike, note, {device.name for device in devices})
             for name, (driver, _) in plan.items():
                 await self._timed(name, self.bus.bind, name, driver)
@@ -161,7 +161,7 @@ class PciOwners:
             except VirtError as exc:
                 log.error("%s", exc)
                 failed[name] = before
-        await in_thread(_keep, note, failed)
+        await in_thread(keep_in_note, note, _lines(failed))
 
     async def _timed(self, name: str, move: object, *arguments: object) -> None:
         """Have the kernel move a device. It may keep the thread that asks for good. Raises VirtError."""
@@ -191,25 +191,10 @@ async def _load(module: str) -> str:
 # --- the note: a line a device, its name and what giving it back has to do ----------------------------------------
 
 
-def _write(note: Path, moved: Mapping[str, Before]) -> None:
-    lines = [
+def _lines(moved: Mapping[str, Before]) -> list[str]:
+    return [
         " ".join([name, *(word for word in Before._fields if getattr(before, word))]) for name, before in moved.items()
     ]
-    try:
-        note.write_text("".join(f"{line}\n" for line in lines))
-    except OSError as exc:
-        raise from_os_error(exc, f"cannot write '{note}'") from exc
-
-
-def _keep(note: Path, moved: Mapping[str, Before]) -> None:
-    """Leave no more in a note; without any it goes. What fails is logged."""
-    try:
-        if moved:
-            _write(note, moved)
-        else:
-            note.unlink(missing_ok=True)
-    except (OSError, VirtError) as exc:
-        log.error("'%s' is not up to date: %s", note, exc)
 
 
 def _left(own: Path, names: Collection[str]) -> dict[str, Before]:
@@ -223,7 +208,8 @@ def _strike(own: Path, names: Collection[str]) -> None:
     for note in own.parent.glob(f"*{PCI_NOTE}"):
         moved = _read(note) or {}
         if note != own and not moved.keys().isdisjoint(names):
-            _keep(note, {name: before for name, before in moved.items() if name not in names})
+            rest = {name: before for name, before in moved.items() if name not in names}
+            keep_in_note(note, _lines(rest))
 
 
 def _read(note: Path) -> dict[str, Before] | None:
