@@ -596,17 +596,22 @@ def test_calls_are_answered_beside_a_download_that_waits(tmp_path: Path) -> None
     run(tmp_path, work)
 
 
+def held_back(driver: DoubleDriver) -> tuple[asyncio.Event, Sink]:
+    """Have the driver take nothing of a stream until the event is set."""
+    go, sink = asyncio.Event(), Sink()
+
+    async def pump(stream: Stream) -> None:
+        await go.wait()
+        await sink(stream)
+
+    driver.pump = pump
+    return go, sink
+
+
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_a_slow_driver_pauses_the_connection_and_all_arrives(tmp_path: Path, size: int) -> None:
     async def work(server: Serving, driver: DoubleDriver) -> None:
-        go = asyncio.Event()
-        sink = Sink()
-
-        async def pump(stream: Stream) -> None:
-            await go.wait()
-            await sink(stream)
-
-        driver.pump = pump
+        go, sink = held_back(driver)
         client = await server.connect()
         peer = server.peers()[0]
         transfer = await Transfer.open(client, "storage_vol_upload")
@@ -628,14 +633,7 @@ def test_a_slow_driver_pauses_the_connection_and_all_arrives(tmp_path: Path, siz
 
 def test_a_connection_with_two_reasons_to_pause_is_read_again_when_both_are_gone(tmp_path: Path) -> None:
     async def work(server: Serving, driver: DoubleDriver) -> None:
-        go = asyncio.Event()
-        sink = Sink()
-
-        async def pump(stream: Stream) -> None:
-            await go.wait()
-            await sink(stream)
-
-        driver.pump = pump
+        go, sink = held_back(driver)
         client = await server.connect()
         peer = server.peers()[0]
         transfer = await Transfer.open(client, "storage_vol_upload")
